@@ -1,0 +1,195 @@
+"""Names and places of exports, their digests, and writing that is all or none.
+
+    <output_dir>/<publisher>/<name>/<version>/              the SavedModel
+    <output_dir>/<publisher>/<name>/<version>.checks.json   the report
+    <output_dir>/<publisher>/<name>/<version>.md            the card
+
+Nothing here imports TensorFlow.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import re
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from hub_export import errors
+
+MANIFEST = pathlib.PurePosixPath("assets.extra/manifest.json")
+GOLDEN = pathlib.PurePosixPath("assets.extra/golden.npz")
+LABELS = pathlib.PurePosixPath("assets/labels.txt")
+
+# tfhub.dev's documentation validator accepts these, and no others.
+_PUBLISHER = re.compile(r"[a-z0-9-]+")
+_NAME = re.compile(r"[\w.-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Handle:
+  """What a published model is called: publisher/name/version."""
+  publisher: str  # Lower-case letters, digits and hyphens.
+  name: str       # Such as "regnety600mf_classification".
+  version: int    # From 1 up.
+
+  def __str__(self) -> str:
+    return f"{self.publisher}/{self.name}/{self.version}"
+
+
+def parse_handle(text: str) -> Handle:
+  """Returns the handle written as "publisher/name/version".
+
+  Raises:
+    HubExportError: if `text` is not of that form.
+  """
+  parts = text.split("/")
+  if (len(parts) == 3 and _PUBLISHER.fullmatch(parts[0])
+      and _NAME.fullmatch(parts[1]) and re.fullmatch(r"[1-9]\d*", parts[2])):
+    return Handle(parts[0], parts[1], int(parts[2]))
+  raise errors.HubExportError(
+      f"{text!r} is not a handle; expected publisher/name/version, such as "
+      "local/regnety600mf_classification/1")
+
+
+def check_publisher(publisher: str) -> None:
+  """Raises UsageError unless `publisher` may stand in a handle."""
+  if not _PUBLISHER.fullmatch(publisher):
+    raise errors.UsageError(
+        f"publisher {publisher!r} has characters that TensorFlow Hub does not "
+        "take; expected lower-case letters, digits and hyphens")
+
+
+def versions(model_dir: pathlib.Path) -> list[int]:
+  """Returns the versions in `<output_dir>/<publisher>/<name>`, ascending."""
+  if not model_dir.is_dir():
+    return []
+  return sorted(int(p.name) for p in model_dir.iterdir()
+                if re.fullmatch(r"[1-9]\d*", p.name) and p.is_dir())
+
+
+def read_manifest(export_dir: pathlib.Path) -> dict[str, Any]:
+  """Returns the manifest of one module's version.
+
+  Raises:
+    HubExportError: if there is no export there or its manifest is damaged.
+  """
+  path = export_dir / MANIFEST
+  try:
+    manifest = json.loads(path.read_text("utf-8"))
+    parse_handle(manifest["handle"])
+    return manifest
+  except FileNotFoundError:
+    found = versions(export_dir)
+    hint = (f"did you mean {export_dir / str(found[-1])}?" if found else
+            "make one with the export program")
+    raise errors.HubExportError(
+        f"{export_dir} is not an export: it has no {MANIFEST}; expected the "
+        f"directory of one version; {hint}") from None
+  except (OSError, ValueError, KeyError, TypeError) as e:
+    raise errors.HubExportError(
+        f"{path} cannot be read ({e}); expected the JSON manifest of an "
+        "export. Export the checkpoint again.") from e
+
+
+def report_path(export_dir: pathlib.Path) -> pathlib.Path:
+  """Returns where the report of one module's version lies."""
+  return export_dir.with_name(export_dir.name + ".checks.json")
+
+
+def card_path(export_dir: pathlib.Path) -> pathlib.Path:
+  """Returns where the card of one module's version lies."""
+  return export_dir.with_name(export_dir.name + ".md")
+
+
+def files(directory: pathlib.Path) -> list[pathlib.PurePosixPath]:
+  """Returns the relative paths of all files below `directory`, sorted.
+
+  Raises:
+    HubExportError: if there is anything but plain files and directories.
+  """
+  found = []
+  for path in directory.rglob("*"):
+    if path.is_symlink() or not (path.is_file() or path.is_dir()):
+      raise errors.HubExportError(
+          f"{path} is neither a file nor a directory; expected an export to "
+          "hold nothing else. Remove it, or export again.")
+    if path.is_file():
+      found.append(pathlib.PurePosixPath(path.relative_to(directory)))
+  return sorted(found, key=str)
+
+
+def file_sha256(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of a file's bytes, in hexadecimal."""
+  with open(path, "rb") as f:
+    digest = hashlib.sha256()
+    while block := f.read(1 << 20):
+      digest.update(block)
+    return digest.hexdigest()
+
+
+def digest(export_dir: pathlib.Path) -> str:
+  """Returns the SHA-256 over all files of an export, names and bytes.
+
+  It is the SHA-256 of what `sha256sum` prints for the files in sorted order:
+  a line "<sha256>  <relative path>" each.
+  """
+  lines = [f"{file_sha256(export_dir / path)}  {path}\n"
+           for path in files(export_dir)]
+  return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def write_file(path: pathlib.Path, content: bytes | str) -> None:
+  """Writes a whole file or none: to a temporary name, flushed, then renamed.
+
+  Raises:
+    WriteError: if it cannot be written; nothing is left behind.
+  """
+  data = content.encode() if isinstance(content, str) else content
+  with write_errors(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+      with os.fdopen(fd, "wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+      os.chmod(temporary, 0o644)  # mkstemp makes it readable for one user.
+      os.replace(temporary, path)
+    except BaseException:
+      with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+      raise
+    fsync(path.parent)
+
+
+def fsync(path: pathlib.Path) -> None:
+  """Makes a file's bytes or a directory's entries last through a power cut."""
+  fd = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(fd)
+  finally:
+    os.close(fd)
+
+
+@contextlib.contextmanager
+def write_errors(path: pathlib.Path) -> Iterator[None]:
+  """Turns an OSError of the block into a WriteError that says what to do."""
+  try:
+    yield
+  except OSError as e:
+    advice = {
+        errno.ENOSPC: "Free some space or choose another directory.",
+        errno.EDQUOT: "Free some space or choose another directory.",
+        errno.EFBIG: "Raise the limit on file sizes (ulimit -f) or choose "
+                     "another directory.",
+        errno.EROFS: "It is read-only; choose another directory.",
+        errno.EACCES: "Choose a directory that you may write to.",
+        errno.EPERM: "Choose a directory that you may write to.",
+    }.get(e.errno, "Choose a directory that can be written to.")
+    raise errors.WriteError(
+        f"cannot write {path}: {e.strerror or e}. {advice}") from e

@@ -1,0 +1,108 @@
+"""What the command-line programs have in common: flags, messages, exit status.
+
+Exit status: 0 done, 1 a `HubExportError` (its message is printed), 2 wrong
+usage, 130 interrupted. Anything else is a bug and shows its traceback.
+
+Importing TensorFlow takes seconds, so programs import what needs it inside
+`main`: help texts and usage errors come at once.
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app
+from absl import flags
+from absl import logging
+
+from hub_export import errors
+
+# TensorFlow's C++ start-up chatter would bury what a program has to say.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+  """Parses the flags, runs `main(argv)` and exits with its status.
+
+  Args:
+    main: Takes the arguments left after the flags, the program's name first;
+      returns an exit status, None for 0.
+  """
+  # Positional arguments are refused: none of the programs takes one, and a
+  # forgotten "--" would otherwise be ignored without a word.
+  def guarded(argv: Sequence[str]) -> int:
+    if len(argv) > 1:
+      _fail(f"unexpected argument {argv[1]!r}; expected only flags, "
+            "--name=value. See --help.", 2)
+    try:
+      return main(argv) or 0
+    except errors.UsageError as e:
+      return _print_error(e, 2)
+    except errors.HubExportError as e:
+      return _print_error(e, 1)
+    except KeyboardInterrupt:
+      return _print_error("interrupted; nothing half-written was left", 130)
+
+  logging.set_verbosity(logging.WARNING)
+  app.run(guarded, flags_parser=_parse_flags)
+
+
+def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
+  """Returns `path` as the user meant it: relative to where the user stands.
+
+  `bazel run` starts programs in a directory of its own and names the user's in
+  BUILD_WORKING_DIRECTORY.
+  """
+  start = os.environ.get("BUILD_WORKING_DIRECTORY", os.getcwd())
+  return pathlib.Path(start, os.path.expanduser(path))
+
+
+def command(target: str) -> str:
+  """Returns how the user starts another program of this repository.
+
+  Args:
+    target: A Bazel label such as "//checks:check".
+  """
+  if "BUILD_WORKING_DIRECTORY" in os.environ:
+    return f"./bazelw run {target} --"
+  return f"python -m {target.removeprefix('//').replace('/', '.').replace(':', '.')}"
+
+
+def cache_dir() -> pathlib.Path:
+  """Returns the directory for downloads and demo checkpoints.
+
+  REGNETY_HUB_CACHE if it is set, otherwise `regnety_hub` in the user's cache
+  directory (XDG base directory specification).
+  """
+  own = os.environ.get("REGNETY_HUB_CACHE")
+  if own:
+    return user_path(own)
+  base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  return pathlib.Path(base, "regnety_hub")
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  """As absl's own, but wrong usage exits with 2, and asking for help with 0."""
+  flag_values = flags.FLAGS
+  try:
+    arguments = flag_values(argv, known_only=False)
+  except flags.Error as e:
+    _fail(f"{e}. See --help.", 2)
+  if any(flag_values[name].value for name in _HELP_FLAGS
+         if name in flag_values):
+    app.usage(shorthelp=True, writeto_stdout=True)
+    sys.exit(0)
+  return arguments
+
+
+_HELP_FLAGS = ("help", "helpshort")
+
+
+def _print_error(error: object, status: int) -> int:
+  print(f"{pathlib.Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+  return status
+
+
+def _fail(message: str, status: int) -> None:
+  sys.exit(_print_error(message, status))
