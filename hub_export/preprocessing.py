@@ -1,0 +1,113 @@
+"""The one definition of how an encoded image becomes what a model is fed.
+
+What a checkpoint's published accuracy was measured with belongs to the
+checkpoint: it is written into the manifest, traced into the `image_bytes`
+signature and run by the evaluation, all from the same record.
+
+The arithmetic follows PIL and torchvision, which most published figures come
+from: accurate DCT when decoding, the short side resized and the long one cut
+down to whole pixels, the crop's corner rounded half to even, and pixels rounded
+to whole numbers after resizing.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Resize:
+  """One resizing step."""
+  mode: str           # "shorter": that side to `size_px`, aspect ratio kept;
+                      # "squash": both sides to `size_px`.
+  size_px: int
+  interpolation: str  # "bilinear" or "bicubic".
+  antialias: bool     # PIL does, tf.image.resize by default does not.
+  jpeg: bool = False  # Whether the result went through a JPEG file (quality
+                      # 95, TensorFlow's default) before the next step.
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """From encoded bytes to pixels in [0, 1]; steps in order, then the crop."""
+  resizes: tuple[Resize, ...]
+  crop_px: int        # Side of the centre crop, which is what the model sees.
+
+  def apply(self, encoded: tf.Tensor) -> tf.Tensor:
+    """Returns the decoded, resized and cropped image.
+
+    Args:
+      encoded: string scalar, a JPEG, PNG or still GIF file. Grey becomes RGB;
+        an alpha channel is dropped; EXIF orientation is ignored, as by PIL.
+
+    Returns:
+      float32 [crop_px, crop_px, 3], RGB in [0, 1], multiples of 1/255.
+
+    Raises:
+      tf.errors.InvalidArgumentError: if the bytes are no such image.
+    """
+    image = tf.io.decode_jpeg(encoded, channels=3,
+                              dct_method="INTEGER_ACCURATE")
+    for resize in self.resizes:
+      image = _resize(image, resize)
+    image = _centre_crop(image, self.crop_px)
+    return tf.cast(image, tf.float32) / 255.0
+
+  def apply_batch(self, encoded: tf.Tensor) -> tf.Tensor:
+    """As `apply`, for string [batch] to float32 [batch, crop, crop, 3]."""
+    spec = tf.TensorSpec([self.crop_px, self.crop_px, 3], tf.float32)
+    return tf.map_fn(self.apply, encoded, fn_output_signature=spec)
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns the record as it stands in a manifest."""
+    return dataclasses.asdict(self) | {
+        "resizes": [dataclasses.asdict(r) for r in self.resizes]}
+
+
+def from_dict(record: Mapping[str, Any]) -> Preprocessing:
+  """Returns the preprocessing of a manifest's record; the way back.
+
+  Raises:
+    ValueError: if a field is missing, unknown or has no such value.
+  """
+  try:
+    resizes = tuple(Resize(**r) for r in record["resizes"])
+    result = Preprocessing(**{**record, "resizes": resizes})
+  except (TypeError, KeyError) as e:
+    raise ValueError(f"not a preprocessing record ({e}): {record}") from e
+  for r in resizes:
+    if (r.mode not in ("shorter", "squash")
+        or r.interpolation not in ("bilinear", "bicubic")):
+      raise ValueError(f"unknown mode or interpolation in {r}")
+  return result
+
+
+def _resize(image: tf.Tensor, resize: Resize) -> tf.Tensor:
+  """Returns uint8 [h, w, 3] for uint8 [h, w, 3]."""
+  height, width = tf.unstack(tf.shape(image)[:2])
+  size = tf.constant(resize.size_px)
+  if resize.mode == "squash":
+    new = [size, size]
+  else:
+    short = tf.minimum(height, width)
+    # Whole pixels: the long side loses its fraction, as int() does.
+    new = [size * height // short, size * width // short]
+  resized = tf.image.resize(image, new, resize.interpolation,
+                            antialias=resize.antialias)
+  image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+  if resize.jpeg:
+    image = tf.io.decode_jpeg(tf.io.encode_jpeg(image), channels=3,
+                              dct_method="INTEGER_ACCURATE")
+  return image
+
+
+def _centre_crop(image: tf.Tensor, size: int) -> tf.Tensor:
+  """Returns the central [size, size, 3]; no side may be shorter."""
+  shape = tf.shape(image)[:2]
+  # tf.round rounds half to even, as Python's round in torchvision does.
+  top, left = tf.unstack(tf.cast(
+      tf.round(tf.cast(shape - size, tf.float32) / 2), tf.int32))
+  image = image[top:top + size, left:left + size]
+  return tf.ensure_shape(image, [size, size, 3])
