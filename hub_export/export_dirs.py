@@ -17,7 +17,7 @@ import pathlib
 import re
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from hub_export import errors
 
@@ -25,9 +25,12 @@ MANIFEST = pathlib.PurePosixPath("assets.extra/manifest.json")
 GOLDEN = pathlib.PurePosixPath("assets.extra/golden.npz")
 LABELS = pathlib.PurePosixPath("assets/labels.txt")
 
-# tfhub.dev's documentation validator accepts these, and no others.
+# tfhub.dev's documentation validator accepts these, and no others. Names that
+# start with a dot it accepts too; here they are refused, because ".." is no
+# directory of its own.
 _PUBLISHER = re.compile(r"[a-z0-9-]+")
-_NAME = re.compile(r"[\w.-]+")
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ def parse_handle(text: str) -> Handle:
   """
   parts = text.split("/")
   if (len(parts) == 3 and _PUBLISHER.fullmatch(parts[0])
-      and _NAME.fullmatch(parts[1]) and re.fullmatch(r"[1-9]\d*", parts[2])):
+      and _NAME.fullmatch(parts[1]) and _VERSION.fullmatch(parts[2])):
     return Handle(parts[0], parts[1], int(parts[2]))
   raise errors.HubExportError(
       f"{text!r} is not a handle; expected publisher/name/version, such as "
@@ -69,7 +72,7 @@ def versions(model_dir: pathlib.Path) -> list[int]:
   if not model_dir.is_dir():
     return []
   return sorted(int(p.name) for p in model_dir.iterdir()
-                if re.fullmatch(r"[1-9]\d*", p.name) and p.is_dir())
+                if _VERSION.fullmatch(p.name) and p.is_dir())
 
 
 def read_manifest(export_dir: pathlib.Path) -> dict[str, Any]:
@@ -144,18 +147,31 @@ def digest(export_dir: pathlib.Path) -> str:
 
 
 def write_file(path: pathlib.Path, content: bytes | str) -> None:
-  """Writes a whole file or none: to a temporary name, flushed, then renamed.
+  """Writes a whole file or none.
 
   Raises:
     WriteError: if it cannot be written; nothing is left behind.
   """
   data = content.encode() if isinstance(content, str) else content
+  with open_whole(path) as f:
+    f.write(data)
+
+
+@contextlib.contextmanager
+def open_whole(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """Opens a file for writing that appears whole, at the block's end, or never.
+
+  It is written to a temporary name, flushed, then renamed.
+
+  Raises:
+    WriteError: if it cannot be written; nothing is left behind.
+  """
   with write_errors(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
       with os.fdopen(fd, "wb") as f:
-        f.write(data)
+        yield f
         f.flush()
         os.fsync(f.fileno())
       os.chmod(temporary, 0o644)  # mkstemp makes it readable for one user.
