@@ -1,0 +1,413 @@
+"""Cards and collection pages, from manifests and reports to Markdown.
+
+A card has the form of TensorFlow Hub's documentation pages and the sections
+of "Model Cards for Model Reporting" (Mitchell et al., arXiv:1810.03993). Every
+number on it comes from the manifest or the report; `validate` holds it to
+that. `module_card`, `collection_page` and `publisher_page` are pure;
+`write_cards` does the reading and writing.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import logging
+import jinja2
+
+from hub_export import errors
+from hub_export import export_dirs
+from model_cards import markdown
+from model_cards import tags
+
+# A manifest and its report, None where the module was not checked yet.
+Entry = tuple[Mapping[str, Any], Mapping[str, Any] | None]
+
+_TEMPLATES = pathlib.Path(__file__).parent / "templates"
+_TASKS = {"classifier": "image-classification",
+          "feature_extractor": "image-feature-vector"}
+_STATUSES = ("passed", "failed", "not_run")
+
+
+def module_card(manifest: Mapping[str, Any],
+                report: Mapping[str, Any] | None) -> str:
+  """Returns the card of one module's version, as Markdown.
+
+  Args:
+    manifest: The module's manifest, schema version 1.
+    report: The report of its checks, schema version 1; None if there is none,
+      and then the card holds no measured number.
+
+  Raises:
+    HubExportError: if a field is missing, the handle is no handle, or the
+      report is that of another module.
+  """
+  with _missing_fields("manifest or report"):
+    handle = export_dirs.parse_handle(manifest["handle"])
+    if report is not None and report["handle"] != manifest["handle"]:
+      raise errors.HubExportError(
+          f"the report is that of {report['handle']!r}, not of {handle}; "
+          "run the checks of this module")
+    return _environment().get_template("module.md.j2").render(
+        m=manifest, r=report, handle=handle,
+        task=_TASKS[manifest["kind"]],
+        licence_tag=_licence_tag(manifest),
+        details=_details(manifest),
+        signatures=_signatures(manifest),
+        preprocessing=_labelled(manifest["preprocessing"]),
+        evaluation=_evaluation(report) if report else [],
+        measured=_measured(report),
+        reported=_reported(manifest),
+        groups=_groups(report) if report else [],
+        open_checks=_open_checks(report) if report else [],
+        provenance=_provenance(manifest, report),
+        files=[(markdown.code(f["name"]), f"{f['bytes']:,}",
+                markdown.code(f["sha256"]))
+               for f in manifest["checkpoint"]["files"]],
+        software=_labelled(manifest["software"]),
+        environment=_labelled(report["environment"]) if report else [])
+
+
+def collection_page(entries: Sequence[Entry], publisher: str) -> str:
+  """Returns the page that lists one family's modules, as Markdown.
+
+  Args:
+    entries: Manifest and report (or None) of each module, all of one family
+      and of this publisher, one version each.
+    publisher: Whose modules they are.
+
+  Raises:
+    HubExportError: if there is no entry, they are of more than one family or
+      publisher, or a field is missing.
+  """
+  with _missing_fields("manifest or report"):
+    ordered = sorted(entries, key=lambda e: (
+        e[0]["multiply_adds"]["count"], e[0]["handle"]))
+    families = {m["family"] for m, _ in ordered}
+    publishers = {export_dirs.parse_handle(m["handle"]).publisher
+                  for m, _ in ordered}
+    if len(families) != 1 or publishers != {publisher}:
+      raise errors.HubExportError(
+          f"a collection of families {sorted(families)} and publishers "
+          f"{sorted(publishers)}; expected modules of one family, all of "
+          f"publisher {publisher!r}")
+    manifests = [m for m, _ in ordered]
+    return _environment().get_template("collection.md.j2").render(
+        publisher=publisher, family=families.pop(), entries=ordered,
+        tasks=sorted({_TASKS[m["kind"]] for m in manifests}),
+        architectures=sorted({m["card"]["architecture"] for m in manifests}),
+        datasets=sorted({m["dataset"]["tfhub_tag"] for m in manifests
+                         if m["dataset"]["tfhub_tag"]}),
+        rows=[_collection_row(m, r) for m, r in ordered],
+        has_demo=any(m["is_demo"] for m in manifests))
+
+
+def publisher_page(publisher: str) -> str:
+  """Returns a publisher's page, which TensorFlow Hub wants to exist."""
+  return _environment().get_template("publisher.md.j2").render(
+      publisher=publisher)
+
+
+def write_cards(export_dir: pathlib.Path) -> list[pathlib.Path]:
+  """Writes a module's card and renews its publisher's pages.
+
+  The card is `<version>.md` beside the export. The collection,
+  `<publisher>/collections/<family>/1.md`, lists the newest version of each of
+  the publisher's modules of that family. `<publisher>/<publisher>.md` is
+  written once and then left alone, since it is the publisher's to edit.
+
+  Args:
+    export_dir: `<output_dir>/<publisher>/<name>/<version>`.
+
+  Returns:
+    The paths of the card and of the collection.
+
+  Raises:
+    HubExportError: if manifest or report is damaged.
+    ChecksError: if the report is that of other bytes.
+    WriteError: if a page cannot be written.
+  """
+  # Without this, ".." or a symlink would put the pages somewhere else.
+  export_dir = pathlib.Path(os.path.abspath(export_dir))
+  manifest = export_dirs.read_manifest(export_dir)
+  report = read_report(export_dir)
+  if report and report.get("export_sha256") != export_dirs.digest(export_dir):
+    raise errors.ChecksError(
+        f"{export_dirs.report_path(export_dir)} is the report of other bytes "
+        f"than those in {export_dir}; expected export_sha256 to be their "
+        "digest. Run the checks again.")
+  card_path = export_dirs.card_path(export_dir)
+  export_dirs.write_file(card_path, module_card(manifest, report))
+
+  publisher = export_dirs.parse_handle(manifest["handle"]).publisher
+  publisher_dir = export_dir.parent.parent
+  page = publisher_dir / f"{publisher}.md"
+  if not page.exists():
+    export_dirs.write_file(page, publisher_page(publisher))
+  family = markdown.tag(manifest["family"])
+  collection = publisher_dir / "collections" / family / "1.md"
+  with _locked(collection.parent):
+    entries = _family(publisher_dir, manifest)
+    export_dirs.write_file(collection, collection_page(entries, publisher))
+  return [card_path, collection]
+
+
+def read_report(export_dir: pathlib.Path) -> dict[str, Any] | None:
+  """Returns the report of one module's version, None if there is none.
+
+  Raises:
+    HubExportError: if the file is no report.
+  """
+  path = export_dirs.report_path(export_dir)
+  try:
+    report = json.loads(path.read_text("utf-8"))
+    if not isinstance(report["handle"], str):
+      raise TypeError("its handle is not a string")
+    return report
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, KeyError, TypeError) as e:
+    raise errors.HubExportError(
+        f"{path} cannot be read ({e!r}); expected the JSON report of an "
+        "export's checks. Run the checks again.") from e
+
+
+def _environment() -> jinja2.Environment:
+  environment = jinja2.Environment(
+      loader=jinja2.FileSystemLoader(_TEMPLATES),
+      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+      keep_trailing_newline=True,
+      # Markdown, not HTML: every value goes through one of the filters.
+      autoescape=False)
+  environment.filters.update(
+      text=markdown.text, paragraph=markdown.paragraph, code=markdown.code,
+      tag=markdown.tag)
+  environment.globals.update(table=markdown.table)
+  return environment
+
+
+@contextlib.contextmanager
+def _missing_fields(what: str) -> Iterator[None]:
+  """Turns a missing or misshapen field into a HubExportError."""
+  try:
+    yield
+  except (jinja2.UndefinedError, KeyError, TypeError, ValueError,
+          AttributeError) as e:
+    raise errors.HubExportError(
+        f"no card can be made: {what} lacks a field or has it in another form "
+        f"({type(e).__name__}: {e}); expected schema version 1. Export or "
+        "check the module again.") from e
+
+
+@contextlib.contextmanager
+def _locked(directory: pathlib.Path) -> Iterator[None]:
+  """Lets one process at a time list the modules and write the page.
+
+  Otherwise the one that listed first could write last, and its page would
+  lack the other's module.
+  """
+  with export_dirs.write_errors(directory):
+    directory.mkdir(parents=True, exist_ok=True)
+    fd = os.open(directory, os.O_RDONLY)
+  try:
+    # Some network file systems have no locks; the page is whole even there.
+    with contextlib.suppress(OSError):
+      fcntl.flock(fd, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(fd)
+
+
+def _family(publisher_dir: pathlib.Path,
+            manifest: Mapping[str, Any]) -> list[Entry]:
+  """Returns the newest version of each module of `manifest`'s family."""
+  entries = []
+  for model_dir in sorted(publisher_dir.iterdir()):
+    found = export_dirs.versions(model_dir)
+    if not found:
+      continue
+    newest = model_dir / str(found[-1])
+    try:
+      other = export_dirs.read_manifest(newest)
+      report = read_report(newest)
+      if other["family"] != manifest["family"]:
+        continue
+      if report and report["handle"] != other["handle"]:
+        report = None
+      _collection_row(other, report)
+    except (errors.HubExportError, KeyError, TypeError, ValueError) as e:
+      # A neighbour's damage is no reason to refuse this module its card.
+      logging.warning("left out of the collection: %s: %s", newest, e)
+      continue
+    entries.append((other, report))
+  return entries
+
+
+def _licence_tag(manifest: Mapping[str, Any]) -> str:
+  licence = str(manifest["licence"]["id"]).lower()
+  return licence if licence in tags.LICENCES else "custom"
+
+
+def _details(m: Mapping[str, Any]) -> list[tuple[str, str]]:
+  size_px = m["multiply_adds"]["image_size_px"]
+  inputs = m["inputs"]
+  low, high = (_value(bound) for bound in inputs["range"])
+  if m["kind"] == "classifier":
+    output = f"logits, float32 \\[batch, {m['outputs']['num_classes']}\\]"
+  else:
+    output = f"features, float32 \\[batch, {m['outputs']['feature_dim']}\\]"
+  form = {"main": "main (fast; training on a CPU needs oneDNN)",
+          "portable": "portable (trains everywhere, slower)"}[m["form"]]
+  rows = [
+      ("Handle", markdown.code(m["handle"])),
+      ("Variant", markdown.code(m["variant"])),
+      ("Kind", markdown.text(m["kind"].replace("_", " "))),
+      ("Form", form),
+      ("Parameters, trainable", f"{m['parameters']['trainable']:,}"),
+      ("Parameters, total", f"{m['parameters']['total']:,} (with the moving "
+       "statistics of batch normalisation)"),
+      ("Multiply-adds", f"{m['multiply_adds']['count']:,} for an image of "
+       f"{size_px} x {size_px} pixels"),
+      ("Input", f"{markdown.text(inputs['dtype'])} \\[batch, height, width, "
+       f"3\\], {markdown.text(inputs['channel_order'])}, values in "
+       f"\\[{low}, {high}\\]"),
+      ("Smallest image", f"{inputs['min_size_px']} x {inputs['min_size_px']} "
+       "pixels; any larger size and any batch work"),
+      ("Output", output),
+  ]
+  for name, channels in m["outputs"].get("endpoints", {}).items():
+    rows.append((f"Endpoint {markdown.text(name)}", f"{channels} channels"))
+  if m["labels"]:
+    rows.append(("Labels", f"{m['labels']['count']} in "
+                 f"{markdown.code(m['labels']['file'])}"))
+  if m["companion"]:
+    rows.append(("Companion", f"{markdown.code(m['companion'])}, the other "
+                 "module of the same checkpoint"))
+  return rows
+
+
+def _signatures(m: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+  images, encoded = "`images`", "`image_bytes`: JPEG or PNG, \\[batch\\]"
+  if m["kind"] == "classifier":
+    return [("`serving_default`", images, "`logits`"),
+            ("`image_bytes`", encoded, "`classes`, `labels`, `probabilities` "
+             "of the most probable classes, five at most"),
+            ("`feature_vector`", images, "`features`")]
+  return [("`serving_default`", images, "`features`"),
+          ("`image_bytes`", encoded, "`features`")]
+
+
+def _evaluation(r: Mapping[str, Any]) -> list[tuple[str, str]]:
+  dataset = r["dataset"]
+  if not dataset:
+    return []
+  return [
+      ("Data set", f"{markdown.code(dataset['name'])}, version "
+       f"{markdown.text(dataset['version'])}"),
+      ("Split", markdown.code(dataset["split"])),
+      ("Examples", f"{dataset['num_examples']:,}, each counted once"),
+      ("Digest", markdown.code(dataset["digest"])),
+  ]
+
+
+def _measured(r: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
+  if not r or not r["metrics"]:
+    return []
+  return [(f"{title}, measured", f"{metric['value']:.2f} %",
+           f"{metric['low']:.2f} to {metric['high']:.2f} %",
+           f"{metric['correct']:,} of {metric['total']:,}")
+          for title, metric in _tops(r["metrics"])]
+
+
+def _reported(m: Mapping[str, Any]) -> list[tuple[str, str]]:
+  if not m["reported_accuracy"]:
+    return []
+  return [(f"{title}, reported", f"{_value(value)} %")
+          for title, value in _tops(m["reported_accuracy"])]
+
+
+def _tops(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+  named = [("Top-1", values["top1"]), ("Top-5", values.get("top5"))]
+  return [(title, value) for title, value in named if value is not None]
+
+
+def _groups(r: Mapping[str, Any]) -> list[list[str]]:
+  """Returns per group of checks: its name and the count of each status."""
+  groups = dict.fromkeys(check["group"] for check in r["checks"])
+  rows = []
+  for group in groups:
+    found = [c["status"] for c in r["checks"] if c["group"] == group]
+    rows.append([markdown.text(group),
+                 *(str(found.count(status)) for status in _STATUSES)])
+  return rows
+
+
+def _open_checks(r: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+  return [(markdown.text(f"{c['group']}/{c['name']}"),
+           {"failed": "failed", "not_run": "not run"}[c["status"]],
+           markdown.text(c["message"]))
+          for c in r["checks"] if c["status"] != "passed"]
+
+
+def _provenance(m: Mapping[str, Any],
+                r: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+  rows = [
+      ("Checkpoint", markdown.code(m["checkpoint"]["location"])),
+      ("Source, format", f"{markdown.text(m['checkpoint']['source'])}, "
+       f"{markdown.code(m['checkpoint']['format'])}"),
+      ("Weights, SHA-256", markdown.code(m["weights"]["sha256"])),
+      ("Backbone, SHA-256", markdown.code(m["weights"]["backbone_sha256"])),
+  ]
+  if m["labels"]:
+    rows.append(("Labels, SHA-256", markdown.code(m["labels"]["sha256"])))
+  if r:
+    rows.append(("Export, SHA-256", markdown.code(r["export_sha256"])))
+  return rows
+
+
+def _collection_row(m: Mapping[str, Any],
+                    r: Mapping[str, Any] | None) -> list[str]:
+  handle = export_dirs.parse_handle(m["handle"])
+  top1 = r["metrics"]["top1"] if r and r["metrics"] else None
+  reported = m["reported_accuracy"]
+  kind = m["kind"].replace("_", " ")
+  return [
+      f"[{markdown.text(handle)}](../../{handle.name}/{handle.version}.md)",
+      markdown.text(f"{kind}, {m['form']}{', demo' if m['is_demo'] else ''}"),
+      f"{m['parameters']['trainable']:,}",
+      f"{m['multiply_adds']['count']:,}",
+      (f"{top1['value']:.2f} % ({top1['low']:.2f} to {top1['high']:.2f})"
+       if top1 else "not measured yet"),
+      f"{_value(reported['top1'])} %" if reported else "none",
+      markdown.text(m["dataset"]["title"]),
+  ]
+
+
+def _labelled(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Returns rows of a record whose fields this module does not know."""
+  return [(markdown.text(_label(key)), markdown.text(_value(value)))
+          for key, value in values.items()]
+
+
+def _label(key: str) -> str:
+  return key.replace("_", " ")
+
+
+def _value(value: object) -> str:
+  """Returns a JSON value in words: nothing is rounded."""
+  if value is None:
+    return "none"
+  if isinstance(value, bool):
+    return "yes" if value else "no"
+  if isinstance(value, float):
+    return repr(int(value) if value.is_integer() else value)
+  if isinstance(value, Mapping):
+    return "; ".join(f"{_label(k)}: {_value(v)}" for k, v in value.items())
+  if isinstance(value, (list, tuple)):
+    separator = ", then " if any(
+        isinstance(v, Mapping) for v in value) else ", "
+    return separator.join(_value(v) for v in value) or "none"
+  return str(value)
