@@ -124,7 +124,13 @@ def _rule(root: pathlib.Path, source: pathlib.Path,
     kind = "py_binary"
   else:
     kind = "py_library"
-  used = {_label(file) for file in _imported_files(tree, source, sources)}
+  used = set()
+  for file in _imported_files(tree, source, sources):
+    used.add(_label(file))
+    above = file.parent / "__init__.py"
+    if (above in sources and _imports_own(root, above, sources)
+        and file.parent != source.parent):
+      used.add(_label(above))
   name = source.stem
   package = source.parent / "__init__.py"
   if source.name == "__init__.py":
