@@ -1,0 +1,127 @@
+"""Reproducible .tar.gz archives of exports, as hub.load downloads them.
+
+The model lies at the archive's root. Order, owners, modes and times are fixed,
+so the same files give the same bytes on every run. Directories have entries of
+their own, before what lies in them: TensorFlow Hub's reader (0.16.1) makes no
+directory that the archive does not name, and fails on the first file in one.
+
+Nothing here holds more than a block of a file in memory.
+"""
+
+import gzip
+import hashlib
+import pathlib
+import tarfile
+import zlib
+from typing import BinaryIO
+
+from hub_export import errors
+from hub_export import export_dirs
+
+_FILE_MODE = 0o644
+_DIRECTORY_MODE = 0o755
+_BLOCK_BYTES = 1 << 20
+# zlib's default: float32 weights hardly get smaller with more.
+_COMPRESSION_LEVEL = 6
+
+
+def write(archive: pathlib.Path, export_dir: pathlib.Path) -> None:
+  """Packs all of `export_dir` into `archive`, whole or not at all.
+
+  Args:
+    archive: Where to write; what is there already is replaced.
+    export_dir: The files to pack; its own name does not come in.
+
+  Raises:
+    WriteError: if it cannot be written; nothing is left behind.
+    HubExportError: if `export_dir` holds anything but files and directories.
+  """
+  entries = _entries(export_dir)
+  with (
+      export_dirs.open_whole(archive) as raw,
+      # No name and no time in gzip's header, and none of today's in tar's.
+      gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0,
+                    compresslevel=_COMPRESSION_LEVEL) as zipped,
+      tarfile.open(fileobj=zipped, mode="w",
+                   format=tarfile.PAX_FORMAT) as tar,
+  ):
+    for name, is_directory in entries:
+      path = export_dir / name
+      info = tarfile.TarInfo(name)  # Owners 0 without names, mtime 0.
+      if is_directory:
+        info.type = tarfile.DIRTYPE
+        info.mode = _DIRECTORY_MODE
+        tar.addfile(info)
+      else:
+        with open(path, "rb") as f:
+          info.size = path.stat().st_size
+          info.mode = _FILE_MODE
+          tar.addfile(info, f)
+
+
+def verify(archive: pathlib.Path, export_dir: pathlib.Path) -> None:
+  """Reads `archive` back and compares it with the files it was made of.
+
+  Raises:
+    HubExportError: if it cannot be read to its end, or if a member is missing,
+      too many, in the wrong order, neither file nor directory, or holds other
+      bytes; all such members are named.
+  """
+  expected = dict(_entries(export_dir))
+  found: dict[str, bool] = {}
+  problems = []
+  try:
+    with gzip.open(archive, "rb") as zipped:
+      with tarfile.open(fileobj=zipped, mode="r|") as tar:
+        for member in tar:
+          problem = _member_problem(tar, member, found, expected, export_dir)
+          if problem:
+            problems.append(f"{member.name} {problem}")
+          found[member.name] = member.isdir()
+      while zipped.read(_BLOCK_BYTES):  # The checksum stands at the very end.
+        pass
+  except (OSError, EOFError, tarfile.TarError, zlib.error) as e:
+    raise errors.HubExportError(
+        f"{archive} cannot be read ({e}); expected the archive of "
+        f"{export_dir}. Publish it again.") from e
+  problems += [f"{name} is missing" for name in expected if name not in found]
+  if problems:
+    raise errors.HubExportError(errors.join_problems(
+        f"{archive} does not hold what {export_dir} does", problems,
+        "Publish it again."))
+
+
+def _member_problem(tar: tarfile.TarFile, member: tarfile.TarInfo,
+                    found: dict[str, bool], expected: dict[str, bool],
+                    export_dir: pathlib.Path) -> str | None:
+  """Returns what is wrong with one member, None if nothing is."""
+  if member.name in found:
+    return "is there twice"
+  if member.name not in expected:
+    return "is not part of the export"
+  parent = str(pathlib.PurePosixPath(member.name).parent)
+  if parent != "." and parent not in found:
+    return "comes before the entry of its directory"
+  if member.isdir() != expected[member.name] or not (
+      member.isdir() or member.isfile()):
+    return "is of another kind"
+  if member.isfile():
+    packed = tar.extractfile(member)
+    if _sha256(packed) != export_dirs.file_sha256(export_dir / member.name):
+      return "holds other bytes"
+  return None
+
+
+def _entries(export_dir: pathlib.Path) -> list[tuple[str, bool]]:
+  """Returns (relative path, is a directory), sorted: parents come first."""
+  files = [(str(path), False) for path in export_dirs.files(export_dir)]
+  directories = [(path.relative_to(export_dir).as_posix(), True)
+                 for path in export_dir.rglob("*") if path.is_dir()]
+  return sorted(files + directories)
+
+
+def _sha256(f: BinaryIO) -> str:
+  digest = hashlib.sha256()
+  while block := f.read(_BLOCK_BYTES):
+    digest.update(block)
+  return digest.hexdigest()
