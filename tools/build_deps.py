@@ -116,7 +116,7 @@ def _is_exported(root: pathlib.Path, source: pathlib.Path) -> bool:
 
 def _rule(root: pathlib.Path, source: pathlib.Path,
           sources: list[pathlib.Path]) -> Rule:
-  tree = ast.parse((root / source).read_text("utf-8"))
+  tree = ast.parse((root / source).read_text("utf-8"), str(source))
   if source.name.endswith("_test.py"):
     kind = "pytest_test"
   elif any(isinstance(node, ast.If) and "__main__" in ast.dump(node.test)
