@@ -1,0 +1,42 @@
+"""Places to publish to, chosen by what --to says.
+
+A new one is a file beside `directory.py` with a class that does what
+`base.Destination` says, and a line in KINDS.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+from hub_export import errors
+from hub_export.destinations import base
+from hub_export.destinations import directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """One kind of destination."""
+  scheme: str   # Before "://" in --to, lower case; "" for a plain path.
+  example: str  # What to type, and what it is.
+  open: Callable[[str], base.Destination]  # Takes all of --to.
+
+
+KINDS = (
+    Kind("", "a directory, --to=published", directory.from_path),
+)
+
+
+def choose(to: str) -> base.Destination:
+  """Returns the destination that `to` names.
+
+  Raises:
+    UsageError: if there is no such kind of destination.
+  """
+  url = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", to)
+  scheme = url[1].lower() if url else ""
+  for kind in KINDS:
+    if kind.scheme == scheme and to:
+      return kind.open(to)
+  examples = "; ".join(kind.example for kind in KINDS)
+  raise errors.UsageError(
+      f"--to={to} is no place to publish to; expected one of: {examples}")

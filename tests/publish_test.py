@@ -1,0 +1,526 @@
+"""Tests of publishing: what is refused, and that it is whole or nothing.
+
+publish.py runs as the program that it is; what it is made of is called
+directly where a test needs to interrupt it.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import pytest
+
+from hub_export import destinations
+from hub_export import errors
+from hub_export import export_dirs
+from hub_export import releases
+from hub_export.destinations import base
+from hub_export.destinations import directory
+from tests import tiny_export
+
+_HANDLE = export_dirs.Handle("local", "tiny_classification", 1)
+_MODULE = "local/tiny_classification"
+_ENVIRONMENT = {
+    **{k: v for k, v in os.environ.items() if k != "BUILD_WORKING_DIRECTORY"},
+    "PYTHONPATH": os.pathsep.join(sys.path)}
+
+# Publishes argv[1] to argv[2]; dies by SIGKILL just before a call of one of the
+# functions of os named in argv[4:], after argv[3] such calls.
+_KILLED = """
+import os, pathlib, signal, sys
+from hub_export import releases
+from hub_export.destinations import directory
+left = int(sys.argv[3])
+def dying(call):
+  def wrapped(*args, **kwargs):
+    global left
+    if left == 0:
+      os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+    return call(*args, **kwargs)
+  return wrapped
+release = releases.read(pathlib.Path(sys.argv[1]))
+for name in sys.argv[4:]:
+  setattr(os, name, dying(getattr(os, name)))
+directory.Directory(pathlib.Path(sys.argv[2])).put(release)
+"""
+
+# What changes the file system, or makes a change last.
+_CHANGES = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir")
+
+# Publishes argv[1] to argv[2] at the time argv[3].
+_RACING = """
+import pathlib, sys, time
+from hub_export import errors, releases
+from hub_export.destinations import directory
+release = releases.read(pathlib.Path(sys.argv[1]))
+time.sleep(max(0, float(sys.argv[3]) - time.time()))
+try:
+  print(directory.Directory(pathlib.Path(sys.argv[2])).put(release).name)
+except errors.WriteError as e:
+  print("WRITE ERROR", e)
+except errors.HubExportError as e:
+  print("REFUSED", e)
+"""
+
+# As publish.py, but no file may grow beyond argv[1] bytes (EFBIG).
+_LIMITED = """
+import resource, sys
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+from hub_export import program, publish
+program.run(publish.main)
+"""
+
+
+@pytest.fixture(name="export_dir")
+def _export_dir(tmp_path: pathlib.Path) -> pathlib.Path:
+  return tiny_export.make(tmp_path / "exports")
+
+
+@pytest.fixture(name="to")
+def _to(tmp_path: pathlib.Path) -> pathlib.Path:
+  return tmp_path / "published"
+
+
+def _python(*args: object, cwd: pathlib.Path | None = None
+            ) -> subprocess.CompletedProcess:
+  return subprocess.run([sys.executable, *map(str, args)], text=True, cwd=cwd,
+                        capture_output=True, env=_ENVIRONMENT, timeout=120)
+
+
+def _publish(*flags: str, cwd: pathlib.Path | None = None
+             ) -> subprocess.CompletedProcess:
+  return _python("-m", "hub_export.publish", *flags, cwd=cwd)
+
+
+def _assert_published(to: pathlib.Path, export_dir: pathlib.Path) -> None:
+  """Asserts that `to` holds just the release of `export_dir`, all of it."""
+  module_dir = to / _MODULE / export_dir.name
+  found = tiny_export.tree(to / _MODULE)
+  archive = found.pop(f"{export_dir.name}.tar.gz")
+  assert archive is not None
+  assert found == {
+      f"{export_dir.name}.md": tiny_export.card_path(export_dir).read_bytes(),
+      f"{export_dir.name}.checks.json":
+          tiny_export.report_path(export_dir).read_bytes(),
+      export_dir.name: None,
+      **{f"{export_dir.name}/{path}": content
+         for path, content in tiny_export.tree(export_dir).items()}}
+  with tarfile.open(module_dir.with_name(f"{export_dir.name}.tar.gz")) as tar:
+    packed = {m.name: tar.extractfile(m).read() if m.isfile() else None
+              for m in tar}
+  assert packed == tiny_export.tree(export_dir)
+
+
+class TestProgram:
+
+  def test_publishes_and_says_what_where_and_what_next(self, export_dir, to):
+    done = _publish(f"--export_dir={export_dir}", f"--to={to}")
+    assert (done.returncode, done.stderr) == (0, "")
+    _assert_published(to, export_dir)
+    assert done.stdout == f"""\
+local/tiny_classification/1: published
+  module   {to}/local/tiny_classification/1/
+  archive  {to}/local/tiny_classification/1.tar.gz
+  card     {to}/local/tiny_classification/1.md
+  report   {to}/local/tiny_classification/1.checks.json
+Load it with:
+  python -m hub_export.serve --root={to}
+  hub.load("http://localhost:8080/local/tiny_classification/1")
+"""
+
+  def test_twice_is_once(self, export_dir, to):
+    _publish(f"--export_dir={export_dir}", f"--to={to}")
+    before = tiny_export.tree(to)
+    times = {p: p.stat().st_mtime_ns for p in to.rglob("*") if p.is_file()}
+    done = _publish(f"--export_dir={export_dir}", f"--to={to}")
+    assert done.returncode == 0
+    assert "published already; nothing to do" in done.stdout
+    assert tiny_export.tree(to) == before
+    assert times == {
+        p: p.stat().st_mtime_ns for p in to.rglob("*") if p.is_file()}
+
+  def test_relative_paths_are_the_users(self, export_dir, to):
+    done = _publish("--export_dir=exports/local/tiny_classification/1",
+                    "--to=published", cwd=to.parent)
+    assert done.returncode == 0, done.stderr
+    _assert_published(to, export_dir)
+
+  def test_starts_without_tensorflow(self):
+    done = _python("-X", "importtime", "-m", "hub_export.publish", "--help")
+    assert done.returncode == 0
+    assert "--export_dir" in done.stdout
+    imported = {line.rsplit("|", 1)[-1].strip()
+                for line in done.stderr.splitlines()}
+    assert "hub_export.releases" in imported
+    assert not imported & {"tensorflow", "numpy", "tf_keras", "starlette"}
+
+  @pytest.mark.parametrize("flags, fault", [
+      ([], "--export_dir"), (["--export_dir=x"], "--to"),
+      (["--export_dir=x", "--to=y", "--force"], "force"),
+      (["--export_dir=x", "--to=y", "z"], "'z'"),
+      (["--export_dir=x", "--to=gs://bucket/models"],
+       "--to=gs://bucket/models is no place to publish to; expected one of: "
+       "a directory, --to=published"),
+      (["--export_dir=x", "--to="], "--to= is no place"),
+  ])
+  def test_wrong_usage_exits_with_2(self, tmp_path, flags, fault):
+    done = _publish(*flags, cwd=tmp_path)
+    assert done.returncode == 2
+    assert fault in done.stderr
+    assert "Traceback" not in done.stderr
+    assert tiny_export.tree(tmp_path) == {}
+
+  def test_refusals_exit_with_1_and_write_nothing(self, export_dir, to):
+    tiny_export.report_path(export_dir).unlink()
+    done = _publish(f"--export_dir={export_dir}", f"--to={to}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"publish: {export_dir} has no report; expected {export_dir}"
+        ".checks.json. Check it: python -m checks.check "
+        f"--export_dir={export_dir}\n")
+    assert not to.exists()
+
+  def test_below_a_file(self, export_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = _publish(f"--export_dir={export_dir}", f"--to={tmp_path}/file/x")
+    assert done.returncode == 1
+    assert f"cannot write {tmp_path}/file/x/local" in done.stderr
+    assert "Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+  @pytest.mark.parametrize("limit", [1000, 25_000])
+  def test_no_room(self, tmp_path, to, limit):
+    # Two files that do not compress and fit the larger limit; their archive
+    # does not.
+    export_dir = tiny_export.make(tmp_path / "exports", files={
+        "a": os.urandom(20_000), "b": os.urandom(20_000)})
+    done = _python("-c", _LIMITED, limit, f"--export_dir={export_dir}",
+                   f"--to={to}")
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not to.exists()
+    assert _publish(f"--export_dir={export_dir}", f"--to={to}").returncode == 0
+    _assert_published(to, export_dir)
+
+
+class TestRefusals:
+
+  def test_what_is_in_order_is_read(self, export_dir):
+    release = releases.read(export_dir)
+    assert str(release.handle) == "local/tiny_classification/1"
+    assert release.export_sha256 == tiny_export.digest(export_dir)
+    assert release.card.startswith(b"# Module local/tiny_classification/1\n")
+    assert json.loads(release.report)["status"] == "passed"
+
+  def _refusal(self, export_dir: pathlib.Path) -> str:
+    with pytest.raises(errors.ChecksError) as caught:
+      releases.read(export_dir)
+    message = str(caught.value)
+    assert message.endswith(
+        f"python -m checks.check --export_dir={export_dir}")
+    return message
+
+  def test_failed_and_not_run_checks_are_named(self, export_dir):
+    tiny_export.write_report(export_dir, status="failed", checks=[
+        tiny_export.check("structure", "labels", "failed", "999 of 1000"),
+        tiny_export.check("accuracy", "top1", "not_run", "no data set"),
+        tiny_export.check("numerics", "golden", "passed", "same")])
+    message = self._refusal(export_dir)
+    assert "  structure/labels failed: 999 of 1000\n" in message
+    assert "  accuracy/top1 was not run: no data set\n" in message
+    assert "golden" not in message
+
+  @pytest.mark.parametrize("status", ["incomplete", "failed", "", "PASSED"])
+  def test_status_counts_even_where_every_check_passed(
+      self, export_dir, status):
+    tiny_export.write_report(export_dir, status=status)
+    assert f"the report says {status!r}" in self._refusal(export_dir)
+
+  def test_a_check_that_did_not_pass_counts_whatever_the_status(
+      self, export_dir):
+    tiny_export.write_report(export_dir, checks=[
+        tiny_export.check("accuracy", "top1", "not_run", "no data set")])
+    assert "accuracy/top1 was not run" in self._refusal(export_dir)
+
+  def test_no_checks_at_all(self, export_dir):
+    tiny_export.write_report(export_dir, checks=[])
+    assert "no check was made" in self._refusal(export_dir)
+
+  @pytest.mark.parametrize("change", [
+      lambda e: (e / "saved_model.pb").write_bytes(b"Graph" + b"graph" * 39),
+      lambda e: (e / "assets" / "more.txt").write_bytes(b""),
+      lambda e: (e / "fingerprint.pb").unlink(),
+      lambda e: (e / "fingerprint.pb").rename(e / "fingerprint.pb2"),
+  ])
+  def test_changed_bytes(self, export_dir, change):
+    checked = tiny_export.digest(export_dir)
+    change(export_dir)
+    message = self._refusal(export_dir)
+    assert "has changed since it was checked" in message
+    assert checked in message and tiny_export.digest(export_dir) in message
+
+  def test_report_of_another_handle(self, export_dir):
+    tiny_export.write_report(export_dir,
+                             handle="local/tiny_classification/2")
+    assert "is the report of local/tiny_classification/2" in self._refusal(
+        export_dir)
+
+  @pytest.mark.parametrize("content", [
+      "", "{", "[]", "{}", '{"schema_version": 2}',
+      '{"schema_version": 1, "handle": "a", "export_sha256": "b",'
+      ' "status": "passed", "checks": [{}]}',
+      '{"schema_version": 1, "handle": "a", "export_sha256": "b",'
+      ' "status": "passed", "checks": 1}'])
+  def test_damaged_report(self, export_dir, content):
+    tiny_export.report_path(export_dir).write_text(content)
+    assert "checks.json cannot be read" in self._refusal(export_dir)
+
+  def test_missing_card(self, export_dir):
+    tiny_export.card_path(export_dir).unlink()
+    assert "has no card" in self._refusal(export_dir)
+
+  @pytest.mark.parametrize("first", [
+      "# Module local/tiny_classification/11",
+      "# Module other/tiny_classification/1", ""])
+  def test_card_of_another_handle(self, export_dir, first):
+    tiny_export.card_path(export_dir).write_text(first + "\n\nText.\n")
+    message = self._refusal(export_dir)
+    assert (f"begins with {first!r}; expected "
+            "'# Module local/tiny_classification/1'") in message
+
+  def test_no_export(self, tmp_path):
+    with pytest.raises(errors.HubExportError, match="is not an export"):
+      releases.read(tmp_path)
+
+  def test_directory_of_all_versions(self, export_dir):
+    with pytest.raises(errors.HubExportError,
+                       match=f"did you mean {export_dir}?"):
+      releases.read(export_dir.parent)
+
+
+class TestChoose:
+
+  def test_a_path_is_a_directory(self, to):
+    assert destinations.choose(str(to)).root == to
+
+  @pytest.mark.parametrize("to", ["s3://bucket/a", "GS://b", "file:///tmp/a"])
+  def test_other_schemes_are_refused(self, to):
+    with pytest.raises(errors.UsageError, match=f"--to={to} is no place"):
+      destinations.choose(to)
+
+
+class TestDirectory:
+
+  def test_other_bytes_under_a_published_version_are_refused(
+      self, export_dir, tmp_path, to):
+    directory.Directory(to).put(releases.read(export_dir))
+    before = tiny_export.tree(to)
+    other = tiny_export.make(tmp_path / "other",
+                             files=tiny_export.FILES | {"saved_model.pb": b"x"})
+    with pytest.raises(errors.HubExportError) as caught:
+      directory.Directory(to).put(releases.read(other))
+    assert "is published already with other bytes" in str(caught.value)
+    assert "Export a new version" in str(caught.value)
+    assert tiny_export.tree(to) == before
+
+  def test_card_and_report_of_the_same_bytes_are_renewed(self, export_dir, to):
+    directory.Directory(to).put(releases.read(export_dir))
+    archive = to / _MODULE / "1.tar.gz"
+    before = archive.stat()
+    with open(tiny_export.card_path(export_dir), "a") as f:
+      f.write("More.\n")
+    tiny_export.write_report(export_dir, seconds=7)
+    assert directory.Directory(to).put(
+        releases.read(export_dir)) is base.Outcome.RENEWED
+    _assert_published(to, export_dir)
+    assert archive.stat().st_mtime_ns == before.st_mtime_ns
+    assert directory.Directory(to).put(
+        releases.read(export_dir)) is base.Outcome.UNCHANGED
+
+  def test_versions_live_side_by_side(self, export_dir, tmp_path, to):
+    ten = tiny_export.make(tmp_path / "exports", f"{_MODULE}/10",
+                           {"saved_model.pb": b"ten"})
+    two = tiny_export.make(tmp_path / "exports", f"{_MODULE}/2",
+                           {"saved_model.pb": b"two"})
+    for path in (ten, export_dir, two):
+      directory.Directory(to).put(releases.read(path))
+    assert [h.version for h in directory.Directory(to).handles()] == [1, 2, 10]
+
+  @pytest.mark.parametrize("missing", [
+      "1.tar.gz", "1.md", "1.checks.json", "1"])
+  def test_without_any_one_part_it_is_not_published(
+      self, export_dir, to, missing):
+    destination = directory.Directory(to)
+    destination.put(releases.read(export_dir))
+    assert destination.exists(_HANDLE)
+    (to / _MODULE / missing).rename(to / "elsewhere")
+    assert not destination.exists(_HANDLE)
+    assert destination.handles() == []
+
+  @pytest.mark.parametrize("part, problem", [
+      ("1.tar.gz", "1.tar.gz cannot be read"),
+      ("1.md", "1.md differs"),
+      ("1.checks.json", "1.checks.json differs"),
+      ("1/saved_model.pb", "other bytes"),
+  ])
+  def test_verify_finds_damage(self, export_dir, to, part, problem):
+    release = releases.read(export_dir)
+    directory.Directory(to).put(release)
+    directory.Directory(to).verify(release)
+    with open(to / _MODULE / part, "r+b") as f:
+      f.truncate(100)
+      f.seek(0)
+      f.write(b"?")
+    with pytest.raises(errors.HubExportError, match=problem):
+      directory.Directory(to).verify(release)
+
+  def test_a_missing_archive_is_told(self, export_dir, to):
+    directory.Directory(to).put(releases.read(export_dir))
+    (to / _MODULE / "1.tar.gz").unlink()
+    done = _publish(f"--export_dir={export_dir}", f"--to={to}")
+    assert done.returncode == 1
+    assert f"{to}/{_MODULE}/1.tar.gz is missing" in done.stderr
+    assert f"Remove {to}/{_MODULE}/1 and publish it again." in done.stderr
+    # What the message says to do helps.
+    (to / _MODULE / "1").rename(to.parent / "elsewhere")
+    assert _publish(f"--export_dir={export_dir}", f"--to={to}").returncode == 0
+    _assert_published(to, export_dir)
+
+  def test_an_export_is_not_published_into_itself(self, export_dir, tmp_path):
+    before = tiny_export.tree(tmp_path)
+    for to in (tmp_path / "exports", export_dir, export_dir / "assets"):
+      with pytest.raises(errors.UsageError, match="is where the export lies"):
+        directory.Directory(to).put(releases.read(export_dir))
+    assert tiny_export.tree(tmp_path) == before
+
+  def test_an_export_that_changes_meanwhile_is_not_published(
+      self, export_dir, to):
+    release = releases.read(export_dir)
+    (export_dir / "saved_model.pb").write_bytes(b"new")
+    with pytest.raises(errors.WriteError, match="is being changed"):
+      directory.Directory(to).put(release)
+    assert not to.exists()
+
+  def test_others_may_read_what_is_published(self, export_dir, to):
+    for path in export_dir.rglob("*"):
+      path.chmod(0o700)
+    old = os.umask(0o077)
+    try:
+      to.mkdir()
+      directory.Directory(to).put(releases.read(export_dir))
+    finally:
+      os.umask(old)
+    for path in (to / _MODULE).rglob("*"):
+      assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+
+
+class TestWholeOrNothing:
+
+  def test_killed_at_every_step(self, export_dir, tmp_path):
+    release = releases.read(export_dir)
+    outcomes = []
+    for step in range(1000):
+      to = tmp_path / f"published{step}"
+      done = _python("-c", _KILLED, export_dir, to, step, *_CHANGES)
+      if done.returncode == 0:
+        break
+      assert done.returncode == -signal.SIGKILL, done.stderr
+      destination = directory.Directory(to)
+      visible = destination.handles()
+      module_dir = to / _MODULE / "1"
+      assert visible == ([_HANDLE] if module_dir.exists() else [])
+      if visible:
+        destination.verify(release)
+      outcomes.append(bool(visible))
+      expected = (base.Outcome.UNCHANGED if visible
+                  else base.Outcome.PUBLISHED)
+      assert destination.put(release) is expected
+      _assert_published(to, export_dir)
+    # All of it was gone through: the first deaths came before the release was
+    # visible, the last ones after, and never the other way round.
+    assert len(outcomes) > 30
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {False, True}
+
+  def test_next_version_cleans_up_after_a_killed_one(
+      self, export_dir, tmp_path, to):
+    two = tiny_export.make(tmp_path / "exports", f"{_MODULE}/2",
+                           {"saved_model.pb": b"two"})
+    _python("-c", _KILLED, export_dir, to, 0, "rename")
+    left = {path.name for path in (to / _MODULE).iterdir()}
+    assert left == {"1.tar.gz", "1.md", "1.checks.json", ".publishing-1",
+                    ".publish.lock"}
+    directory.Directory(to).put(releases.read(two))
+    _assert_published(to, two)
+
+  def test_the_killed_programs_own_files_go_but_no_others(
+      self, export_dir, to):
+    (to / _MODULE).mkdir(parents=True)
+    (to / _MODULE / "README").write_text("mine")
+    (to / _MODULE / "7.md").write_text("mine too")
+    _python("-c", _KILLED, export_dir, to, 2, "replace")
+    assert (to / _MODULE / ".publishing-1").exists()
+    directory.Directory(to).put(releases.read(export_dir))
+    (to / _MODULE / "README").unlink()
+    (to / _MODULE / "7.md").unlink()
+    _assert_published(to, export_dir)
+
+  @pytest.mark.parametrize("call", ["fsync", "rename", "replace", "mkdir"])
+  def test_a_full_disk_at_every_step(
+      self, export_dir, tmp_path, monkeypatch, call):
+    release = releases.read(export_dir)
+    real = getattr(os, call)
+    failures = 0
+    for step in range(1000):
+      to = tmp_path / f"published{step}"
+      left = step
+      def failing(*args, **kwargs):
+        nonlocal left
+        left -= 1
+        if left == -1:
+          raise OSError(28, "No space left on device")
+        return real(*args, **kwargs)
+      with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing)
+        try:
+          directory.Directory(to).put(release)
+        except errors.WriteError as e:
+          assert "No space left on device. Free some space" in str(e)
+          failures += 1
+      if left >= 0:
+        break
+      if (to / _MODULE / "1").exists():
+        _assert_published(to, export_dir)
+      else:
+        assert not to.exists()
+    assert failures == step > 0
+
+  def test_four_publishers_of_the_same_at_once(self, export_dir, to):
+    outcomes = self._race([export_dir] * 4, to)
+    assert sorted(outcomes) == ["PUBLISHED"] + ["UNCHANGED"] * 3
+    _assert_published(to, export_dir)
+
+  def test_four_publishers_of_different_bytes_at_once(self, tmp_path, to):
+    exports = [tiny_export.make(
+        tmp_path / f"exports{i}",
+        files=tiny_export.FILES | {"saved_model.pb": b"%d" % i})
+        for i in range(4)]
+    outcomes = self._race(exports, to)
+    assert sorted(o.split()[0] for o in outcomes) == ["PUBLISHED"] + [
+        "REFUSED"] * 3
+    _assert_published(to, exports[outcomes.index("PUBLISHED")])
+
+  def _race(self, exports: list[pathlib.Path], to: pathlib.Path) -> list[str]:
+    start = str(time.time() + 1.5)
+    running = [subprocess.Popen(
+        [sys.executable, "-c", _RACING, path, to, start], text=True,
+        stdout=subprocess.PIPE, env=_ENVIRONMENT) for path in exports]
+    return [p.communicate(timeout=60)[0].strip() for p in running]
