@@ -35,6 +35,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     if len(argv) > 1:
       _fail(f"unexpected argument {argv[1]!r}; expected only flags, "
             "--name=value. See --help.", 2)
+    logging.set_verbosity(logging.WARNING)
     try:
       return main(argv) or 0
     except errors.UsageError as e:
@@ -44,7 +45,6 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     except KeyboardInterrupt:
       return _print_error("interrupted; nothing half-written was left", 130)
 
-  logging.set_verbosity(logging.WARNING)
   app.run(guarded, flags_parser=_parse_flags)
 
 
@@ -84,19 +84,15 @@ def cache_dir() -> pathlib.Path:
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   """As absl's own, but wrong usage exits with 2, and asking for help with 0."""
-  flag_values = flags.FLAGS
-  try:
-    arguments = flag_values(argv, known_only=False)
-  except flags.Error as e:
-    _fail(f"{e}. See --help.", 2)
-  if any(flag_values[name].value for name in _HELP_FLAGS
-         if name in flag_values):
+  # absl's help flags exit with 1 as soon as they are parsed.
+  if any(a in ("-h", "--h", "-help", "--help") for a in argv[1:]):
+    flags.FLAGS.mark_as_parsed()
     app.usage(shorthelp=True, writeto_stdout=True)
     sys.exit(0)
-  return arguments
-
-
-_HELP_FLAGS = ("help", "helpshort")
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as e:
+    _fail(f"{e}. See --help.", 2)
 
 
 def _print_error(error: object, status: int) -> int:
