@@ -1,0 +1,130 @@
+"""Makes a written SavedModel the same bytes in every process.
+
+TensorFlow 2.21 numbers functions by a counter that belongs to the process, and
+puts them into saved_model.pb in the order of a hash of those names; both differ
+as soon as the process has traced anything before. fingerprint.pb carries a
+random uuid. Here the functions are numbered from 0, in the order in which they
+were traced, and the uuid is derived from the content.
+"""
+
+import hashlib
+import pathlib
+import re
+import uuid
+from collections.abc import Mapping
+
+from google.protobuf import message
+from tensorflow.core.protobuf import fingerprint_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+# No public function writes a fingerprint (TensorFlow 2.21).
+from tensorflow.python.saved_model import fingerprinting_utils
+
+_NUMBERED = re.compile(r"(.+_)(\d+)")
+_UNUSED = "___redundant_placeholder"
+_USER_NAME = "_user_specified_name"
+_GRADIENT = re.compile(r"(CustomGradient-)(\d+)")
+
+
+def canonicalise(export_dir: pathlib.Path) -> None:
+  """Rewrites saved_model.pb and fingerprint.pb of a SavedModel in place."""
+  path = export_dir / "saved_model.pb"
+  saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+  for graph in saved.meta_graphs:
+    _canonicalise_graph(graph)
+  path.write_bytes(saved.SerializeToString(deterministic=True))
+  _write_fingerprint(export_dir)
+
+
+def _canonicalise_graph(graph) -> None:
+  """Renumbers the functions of one MetaGraphDef and sorts them."""
+  library = graph.graph_def.library
+  renamed = (
+      _renumbered([f.signature.name for f in library.function], _NUMBERED)
+      | _renumbered([g.registered_op_type for g in library.registered_gradients],
+                    _GRADIENT))
+  for function in library.function:
+    _clean_arguments(function, renamed)
+  _rename(graph, renamed, {k.encode(): v.encode() for k, v in renamed.items()})
+  for field, key in ((library.function, lambda f: f.signature.name),
+                     (library.gradient, lambda g: g.function_name),
+                     (library.registered_gradients,
+                      lambda g: g.registered_op_type)):
+    ordered = sorted(field, key=key)
+    del field[:]
+    field.extend(ordered)
+
+
+def _clean_arguments(function, renamed: Mapping[str, str]) -> None:
+  """Takes the process's counters out of the arguments of a FunctionDef."""
+  for argument in function.signature.input_arg:
+    # A loop's condition names what it does not use after itself.
+    if _UNUSED in argument.name:
+      for old, new in renamed.items():
+        argument.name = re.sub(rf"{re.escape(old)}(?=_)", new, argument.name)
+  # What was captured is "named by the user" with the id of a Python object.
+  attributes = [a.attr for a in function.arg_attr.values()]
+  attributes += [n.attr for n in function.node_def]
+  for attribute in attributes:
+    if attribute.get(_USER_NAME) and attribute[_USER_NAME].s.isdigit():
+      del attribute[_USER_NAME]
+
+
+def _renumbered(names: list[str], pattern: re.Pattern[str]) -> dict[str, str]:
+  """Returns old name -> new name; numbers stand for the order of tracing."""
+  matches = {name: pattern.fullmatch(name) for name in names}
+  numbered = sorted((int(m[2]), name) for name, m in matches.items() if m)
+  # Fixed width, so that sorting the names sorts the numbers.
+  return {name: f"{matches[name][1]}{i:04d}"
+          for i, (_, name) in enumerate(numbered)}
+
+
+def _rename(proto: message.Message, names: Mapping[str, str],
+            as_bytes: Mapping[bytes, bytes]) -> None:
+  """Replaces every string and bytes value, and map key, that is a name."""
+  for field, value in proto.ListFields():
+    kind = field.type
+    if kind == field.TYPE_MESSAGE:
+      if not field.is_repeated:
+        _rename(value, names, as_bytes)
+      elif not field.message_type.GetOptions().map_entry:
+        for item in value:
+          _rename(item, names, as_bytes)
+      else:
+        _rename_map(field, value, names, as_bytes)
+    elif kind in (field.TYPE_STRING, field.TYPE_BYTES):
+      table = names if kind == field.TYPE_STRING else as_bytes
+      if field.is_repeated:
+        value[:] = [table.get(item, item) for item in value]
+      elif value in table:
+        setattr(proto, field.name, table[value])
+
+
+def _rename_map(field, value, names: Mapping[str, str],
+                as_bytes: Mapping[bytes, bytes]) -> None:
+  """As `_rename`, for one map field."""
+  of_messages = field.message_type.fields_by_name["value"].message_type
+  if of_messages:
+    for key in list(value):
+      _rename(value[key], names, as_bytes)
+  for key in [k for k in value if k in names]:
+    if of_messages:
+      value[names[key]].CopyFrom(value[key])
+    else:
+      value[names[key]] = value[key]
+    del value[key]
+  if not of_messages:
+    for key in value:
+      if value[key] in names:
+        value[key] = names[value[key]]
+
+
+def _write_fingerprint(export_dir: pathlib.Path) -> None:
+  """Writes fingerprint.pb with a uuid that follows from its other fields."""
+  fingerprinting_utils.write_fingerprint(str(export_dir))
+  path = export_dir / "fingerprint.pb"
+  fingerprint = fingerprint_pb2.FingerprintDef.FromString(path.read_bytes())
+  fingerprint.ClearField("uuid")
+  content = fingerprint.SerializeToString(deterministic=True)
+  fingerprint.uuid = str(uuid.UUID(
+      bytes=hashlib.sha256(content).digest()[:16], version=4))
+  path.write_bytes(fingerprint.SerializeToString(deterministic=True))

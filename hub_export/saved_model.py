@@ -1,0 +1,232 @@
+"""Writes modules as versioned SavedModels: whole or not at all, never over one.
+
+A version is made in a temporary directory beside its place, flushed to disk and
+renamed. Whoever makes it holds a lock on the temporary directory, so that the
+next run can tell what a killed one left behind (no lock) from what another is
+still writing. Versions are given out under a lock on the module's directory.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import hub_export
+from hub_export import canonical
+from hub_export import errors
+from hub_export import export_dirs
+from hub_export import hub_module
+
+SCHEMA_VERSION = 1
+_TEMPORARY = ".tmp-"
+_GRAPH_BYTES = 8 << 20  # Rough size of what is written beside the variables.
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+  """What `write` did."""
+  export_dir: pathlib.Path
+  is_new: bool         # False: the newest version had this very content.
+
+
+def write(module: hub_module.HubModule, output_dir: pathlib.Path,
+          publisher: str, force: bool = False) -> Written:
+  """Writes `module` as the next version of publisher/name.
+
+  Args:
+    module: What to write.
+    output_dir: The directory of all exports; made if it is not there.
+    publisher: First part of the handle.
+    force: Whether to make a new version of what is the newest one already.
+
+  Returns:
+    The version's directory, and whether it is new.
+
+  Raises:
+    WriteError: if the target cannot be written or is full; nothing is left.
+    UsageError: if the publisher's name is not fit for a handle.
+  """
+  export_dirs.check_publisher(publisher)
+  model_dir = output_dir / publisher / module.name
+  with export_dirs.write_errors(output_dir), _made(model_dir):
+    clean(model_dir)
+    _check_space(module, model_dir)
+    with _temporary(model_dir) as temporary:
+      manifest = _write_content(module, publisher, temporary)
+      return _commit(manifest, temporary, model_dir, publisher, force)
+
+
+def clean(model_dir: pathlib.Path) -> list[pathlib.Path]:
+  """Removes, and returns, what killed runs left in a module's directory."""
+  removed = []
+  with _lock(model_dir):
+    for path in sorted(model_dir.glob(_TEMPORARY + "*")):
+      with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        with _lock(path, wait=False):
+          shutil.rmtree(path)
+          removed.append(path)
+  return removed
+
+
+def _write_content(module: hub_module.HubModule, publisher: str,
+                   directory: pathlib.Path) -> dict[str, Any]:
+  """Writes all but the manifest; returns that, without its handle."""
+  try:
+    tf.saved_model.save(module.root, str(directory),
+                        signatures=dict(module.signatures))
+  except tf.errors.OpError as e:
+    # TensorFlow's file system has error codes of its own.
+    code = (errno.ENOSPC if isinstance(e, tf.errors.ResourceExhaustedError)
+            else errno.EIO)
+    raise OSError(code, e.message) from e
+  canonical.canonicalise(directory)
+  manifest = _manifest(module, publisher)
+  if module.labels:
+    content = "".join(f"{label}\n" for label in module.labels).encode()
+    _write(directory / export_dirs.LABELS, content)
+    manifest["labels"] = {
+        "file": str(export_dirs.LABELS), "count": len(module.labels),
+        "sha256": hashlib.sha256(content).hexdigest()}
+  golden = directory / export_dirs.GOLDEN
+  golden.parent.mkdir()
+  # numpy dates the members of its archives 1980, so the bytes repeat.
+  np.savez(golden, images=module.golden_images, outputs=module.golden_outputs)
+  return manifest
+
+
+def _manifest(module: hub_module.HubModule, publisher: str) -> dict[str, Any]:
+  """Returns the manifest without handle and labels."""
+  manifest = dict(module.manifest)
+  companion = manifest["companion"]
+  return {
+      "schema_version": SCHEMA_VERSION,
+      **manifest,
+      "companion": f"{publisher}/{companion}" if companion else None,
+      "labels": None,
+      "software": {"regnety_hub": hub_export.__version__,
+                   "tensorflow": tf.__version__, "numpy": np.__version__},
+  }
+
+
+def _commit(manifest: Mapping[str, Any], temporary: pathlib.Path,
+            model_dir: pathlib.Path, publisher: str, force: bool) -> Written:
+  """Gives the content in `temporary` its version, or finds that it has one."""
+  with _lock(model_dir):
+    found = export_dirs.versions(model_dir)
+    if found and not force:
+      newest = model_dir / str(found[-1])
+      if _same(manifest, temporary, newest):
+        return Written(newest, is_new=False)
+    version = _next_version(model_dir)
+    handle = export_dirs.Handle(publisher, model_dir.name, version)
+    text = json.dumps({**manifest, "handle": str(handle)}, indent=2,
+                      sort_keys=True, ensure_ascii=False)
+    _write(temporary / export_dirs.MANIFEST, (text + "\n").encode())
+    for path in [temporary, *temporary.rglob("*")]:
+      path.chmod(0o755 if path.is_dir() else 0o644)
+      export_dirs.fsync(path)
+    export_dir = model_dir / str(version)
+    os.rename(temporary, export_dir)
+    export_dirs.fsync(model_dir)
+    return Written(export_dir, is_new=True)
+
+
+def _same(manifest: Mapping[str, Any], temporary: pathlib.Path,
+          newest: pathlib.Path) -> bool:
+  """Returns whether a version has this content, but for the handle."""
+  try:
+    other = export_dirs.read_manifest(newest)
+  except errors.HubExportError:
+    return False  # A damaged version is no reason not to make a sound one.
+  del other["handle"]
+  if other != json.loads(json.dumps(manifest)):
+    return False
+  listing = [p for p in export_dirs.files(newest) if p != export_dirs.MANIFEST]
+  return listing == export_dirs.files(temporary) and all(
+      export_dirs.file_sha256(temporary / p)
+      == export_dirs.file_sha256(newest / p) for p in listing)
+
+
+def _next_version(model_dir: pathlib.Path) -> int:
+  """Returns one more than any version that is, or that left a card, here."""
+  numbers = [re.match(r"\d+", p.name) for p in model_dir.iterdir()]
+  return 1 + max((int(m[0]) for m in numbers if m), default=0)
+
+
+def _check_space(module: hub_module.HubModule,
+                 model_dir: pathlib.Path) -> None:
+  """Raises WriteError if the disk has less room than the export needs."""
+  needed = _GRAPH_BYTES + sum(
+      v.dtype.size * v.shape.num_elements() for v in module.root.variables)
+  free = shutil.disk_usage(model_dir).free
+  if free < needed:
+    raise errors.WriteError(
+        f"cannot write {model_dir}: {free / 1e6:.1f} MB are free there, "
+        f"{needed / 1e6:.1f} MB are needed. Free some space or choose another "
+        "directory with --output_dir.")
+
+
+@contextlib.contextmanager
+def _made(directory: pathlib.Path) -> Iterator[None]:
+  """Makes a directory; if the block fails, unmakes what was made and empty."""
+  new = []
+  for path in [directory, *directory.parents]:
+    if path.exists():
+      break
+    new.append(path)
+  directory.mkdir(parents=True, exist_ok=True)
+  try:
+    yield
+  except BaseException:
+    for path in new:
+      with contextlib.suppress(OSError):
+        path.rmdir()  # Fails, rightly, where something is inside.
+    raise
+
+
+@contextlib.contextmanager
+def _temporary(model_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a locked temporary directory and removes what is left of it."""
+  with contextlib.ExitStack() as stack:
+    with _lock(model_dir):  # Else `clean` could take it before it is locked.
+      path = pathlib.Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=model_dir))
+      stack.enter_context(_lock(path))
+    try:
+      yield path
+    finally:
+      shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(directory: pathlib.Path, wait: bool = True) -> Iterator[None]:
+  """Holds an exclusive lock on a directory.
+
+  The lock goes with the process, however that ends.
+
+  Raises:
+    BlockingIOError: if another process holds it and `wait` is False.
+  """
+  fd = os.open(directory, os.O_RDONLY)
+  try:
+    fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    yield
+  finally:
+    os.close(fd)
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+  """Writes a file inside a temporary directory; `_commit` flushes it."""
+  path.parent.mkdir(exist_ok=True)
+  path.write_bytes(content)
