@@ -5,12 +5,15 @@ numbers, the card is read as a stranger would read it: text that stands
 word for word in manifest or report is taken out, and every number left must
 be one of theirs, in one of the formattings of `_plain_forms` and
 `_scaled_forms`, or part of one of the phrases in `_NAMES`. In table rows with
-a known label, the numbers must be that very row's. Fenced code is not read.
+a known label, the numbers must be that very row's. Digits behind a letter are
+a name ("ResNet50"): free in prose, but in tables and between backticks a name
+must be known too. Addresses, arXiv numbers and fenced code are not read.
 """
 
 import html
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,9 +35,11 @@ _NAMES = re.compile(
     r"arXiv:\d{4}\.\d{4,5}|https?://[^\s)>]+", re.IGNORECASE)
 _HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{16,}\b")
 _NUMBER = re.compile(
-    r"(?P<name>[A-Za-z]-|[A-Za-z_])?(?P<sign>(?<![\w)])[-\N{MINUS SIGN}])?"
+    r"(?P<name>[A-Za-z]-|[A-Z]=|[A-Za-z_])?(?P<sign>(?<![\w)])[-\N{MINUS SIGN}])?"
     r"(?P<digits>\d+(?:[.,]\d+)*(?:e[+-]?\d+)?)"
     r"(?P<unit>\s?(?:million|billion|[MG])(?![A-Za-z]))?")
+_INLINE_CODE = re.compile(r"(?<!\\)(`[^`]*`)")
+_BARE = re.compile(r"\d+(\.\d+)*")  # A number or version, and nothing else.
 _STATUSES = ("passed", "failed", "not_run")
 
 
@@ -262,11 +267,13 @@ class _Facts:
   def __init__(self, manifest: Mapping[str, Any],
                report: Mapping[str, Any] | None):
     leaves = [*_leaves(manifest), *_leaves(report or {})]
-    words = {_squeeze(v) for v in leaves if isinstance(v, str)}
+    # Cards escape their text, but not between backticks.
+    words = {form for v in leaves if isinstance(v, str)
+             for form in (_squeeze(v), _visible(v))}
     self.hex_words = {w for word in words for w in _HEX.findall(word)}
     # Longest first, so that no part is taken out of a longer one.
     literals = sorted({w for w in words if re.search(r"\d", w)
-                       and re.search(r"[^\W\d]", w)}, key=lambda w: -len(w))
+                       and not _BARE.fullmatch(w)}, key=lambda w: -len(w))
     self._literals = re.compile("|".join(
         rf"(?<![\w.-]){re.escape(w)}(?![\w-]|[.,]\d)" for w in literals)
         or r"(?!)")
@@ -274,18 +281,30 @@ class _Facts:
     for value in leaves:
       if isinstance(value, str):
         # "2.21.0": a version is a number to a reader.
-        self.plain |= {_normal(value)} if re.fullmatch(
-            r"\d+(\.\d+)*", value) else set()
+        self.plain |= {_normal(value)} if _BARE.fullmatch(value) else set()
       elif not isinstance(value, bool) and value is not None:
         self.plain |= _plain_forms(value)
         self.scaled |= _scaled_forms(value)
     self.rows = _rows(manifest, report)
+    self._found: dict[str, list[tuple[str, bool]]] = {}
 
-  def numbers(self, text: str) -> Iterator[tuple[str, bool]]:
-    """Yields each number of `text` that no name explains, and if it is known.
+  def numbers(self, line: str) -> list[tuple[str, bool]]:
+    """Returns each number that no name explains, and whether it is known.
 
     What stands word for word in manifest or report is left out.
+
+    Args:
+      line: A line of Markdown, or a cell of a table.
     """
+    if line not in self._found:
+      is_row = bool(_cells(line))
+      self._found[line] = [
+          number for i, part in enumerate(
+              [line] if is_row else _INLINE_CODE.split(line))
+          for number in self._numbers(part, is_strict=is_row or i % 2 == 1)]
+    return self._found[line]
+
+  def _numbers(self, text: str, is_strict: bool) -> Iterator[tuple[str, bool]]:
     rest = self._literals.sub(" ", _squeeze(text))
     rest = _NAMES.sub(" ", rest)
     for match in _HEX.finditer(rest):
@@ -295,8 +314,11 @@ class _Facts:
       name, unit = match["name"] or "", match["unit"]
       if re.fullmatch(r"[A-Za-z_]", name) and not (
           name in "xX" and re.search(r"\d\s?$", rest[:match.start()])):
-        continue  # A name: "stage1", "ResNet50"; but 224x224 is two figures.
-      if name.endswith("-"):
+        # A name: "stage1", "ResNet50"; but 224x224 is two figures.
+        if is_strict:
+          yield match[0], False
+        continue
+      if name.endswith(("-", "=")):
         yield match[0], False  # "ImageNet-2k": a name that nobody gave.
         continue
       sign = "-" if match["sign"] else ""
@@ -325,9 +347,19 @@ def _leaves(value: object) -> Iterator[object]:
 
 
 def _squeeze(text: str) -> str:
-  """Returns `text` as it reads: no escapes, entities and line breaks."""
-  text = re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", html.unescape(text))
-  return " ".join(text.split())
+  """Returns Markdown as it reads: no escapes, entities and line breaks."""
+  return _visible(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1",
+                         html.unescape(text)))
+
+
+def _visible(text: str) -> str:
+  """Returns `text` on one line, without invisible characters.
+
+  Backticks become quotes, as they must between backticks.
+  """
+  text = " ".join(text.split()).replace("`", "'")
+  return "".join(c for c in text if unicodedata.category(c) not in
+                 ("Cc", "Cf", "Co", "Cs"))
 
 
 def _normal(digits: str) -> str:
@@ -366,9 +398,9 @@ def _number_problems(text: str, facts: _Facts) -> list[str]:
     cells = _cells(line)
     allowed = facts.rows.get(cells[0].lower()) if len(cells) > 1 else None
     if allowed is not None:
-      seen = [number for cell in cells[1:]
-              for number, _ in facts.numbers(cell)]
-      if not any(_same(seen, values, facts) for values in allowed):
+      seen = [number for number, _ in facts.numbers(
+          "| " + " | ".join(cells[1:]))]
+      if not any(_same(seen, values) for values in allowed):
         found.append(
             f"row {cells[0]!r} says {', '.join(seen) or 'no number'}; manifest "
             f"and report say {_spoken(allowed)}")
@@ -381,28 +413,24 @@ def _number_problems(text: str, facts: _Facts) -> list[str]:
   return found
 
 
-def _same(seen: Sequence[str], values: Sequence[Any],
-          facts: _Facts) -> bool:
-  expected = [form for value in values for form in _row_forms(value, facts)]
+def _same(seen: Sequence[str], values: Sequence[Any]) -> bool:
+  expected = [form for value in values for form in _row_forms(value)]
   return len(seen) == len(expected) and all(
       number in forms for number, forms in zip(seen, expected))
 
 
-def _row_forms(value: Any, facts: _Facts) -> list[set[str]]:
+def _row_forms(value: Any) -> list[set[str]]:
   """Returns, per number that a value shows in a row, its allowed forms."""
   if isinstance(value, bool) or value is None:
     return []
   if isinstance(value, str):
-    if re.fullmatch(r"\d+(\.\d+)*", value):
-      return [{_normal(value)}]
-    # Words are taken out before numbers are looked for.
-    return [{number} for number, _ in facts.numbers(value)]
+    # Other words are taken out before numbers are looked for.
+    return [{_normal(value)}] if _BARE.fullmatch(value) else []
   if isinstance(value, Mapping):
     return [f for k, v in value.items() for f in
-            (*_row_forms(str(k).replace("_", " "), facts),
-             *_row_forms(v, facts))]
+            (*_row_forms(str(k).replace("_", " ")), *_row_forms(v))]
   if isinstance(value, (list, tuple)):
-    return [f for v in value for f in _row_forms(v, facts)]
+    return [f for v in value for f in _row_forms(v)]
   return [_plain_forms(value)]
 
 
