@@ -1,0 +1,157 @@
+"""Reads the HDF5 files of tf_keras.applications.regnet.
+
+Layout (tf_keras/src/saving/legacy/hdf5_format.py): the attribute `layer_names`
+lists groups, one per layer, whose attribute `weight_names` lists the tensors'
+paths below the group. A whole-model file has all that under /model_weights, a
+weights-only file at the root. Attributes over 64 KB are split into numbered
+chunks. Layers are matched by the end of their names: the first part is the
+model's, and the head is named from a counter.
+"""
+
+import functools
+import json
+import pathlib
+import re
+
+import h5py
+import numpy as np
+
+from hub_export import errors
+from hub_export.regnet.checkpoints import layout
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+METADATA_ATTRIBUTE = "regnety_hub_demo"  # JSON; see demo.py.
+
+_PARTS = {  # Canonical -> end of the layer's name.
+    "a/conv": "conv_1x1_1", "a/bn": "conv_1x1_1_bn",
+    "b/conv": "conv_3x3", "b/bn": "conv_3x3_bn",
+    "c/conv": "conv_1x1_2", "c/bn": "conv_1x1_2_bn",
+    "shortcut/conv": "skip_1x1", "shortcut/bn": "skip_bn",
+    "se/squeeze": "squeeze_and_excite_squeeze",
+    "se/excite": "squeeze_and_excite_excite",
+}
+_CANONICAL = {v: k for k, v in _PARTS.items()}
+_BLOCK = re.compile(r".*_Stage_(\d+)_YBlock_(\d+)_(\w+)")
+_STEM = re.compile(r".*_stem_(conv|bn)")
+
+
+def read(path: pathlib.Path) -> layout.Layout:
+  """Returns the layout of a file; values are read when they are asked for.
+
+  Raises:
+    CheckpointError: if it is no HDF5 file of tf_keras, or a damaged one.
+  """
+  try:
+    with h5py.File(path, "r") as f:
+      group = f["model_weights"] if "model_weights" in f else f
+      stored = _stored(path, group)
+      metadata = f.attrs.get(METADATA_ATTRIBUTE)
+      metadata = json.loads(metadata) if metadata is not None else None
+  # h5py raises any of these on damaged files.
+  except (OSError, KeyError, ValueError, RuntimeError, TypeError) as e:
+    raise errors.CheckpointError(
+        f"{path} cannot be read as a tf_keras HDF5 checkpoint ({e}); expected "
+        "a whole file in the layout of model.save_weights or model.save. "
+        "Download or save it again.") from e
+  tensors, unexpected, duplicates = layout.collect(stored, _canonical)
+  return layout.Layout(
+      source="keras", format="keras_h5", tensors=tensors,
+      unexpected=unexpected, duplicates=duplicates, files=(path,),
+      spelling=spelling, may_lack_head=True, metadata=metadata)
+
+
+def spelling(name: str) -> str:
+  """Returns what a canonical name is called in the file, "*" for the model."""
+  parts = name.split("/")
+  leaf = "kernel" if parts[-1] == "conv" else parts[-1]
+  if parts[0] == "head":
+    return f"*head_dense/{leaf}:0"
+  if parts[0] == "stem":
+    return f"*_stem_{parts[1]}/{leaf}:0"
+  stage = int(parts[0].removeprefix("stage")) - 1
+  block = int(parts[1].removeprefix("block")) - 1
+  layer = _PARTS["/".join(parts[2:4])]
+  return f"*_Stage_{stage}_YBlock_{block}_{layer}/{leaf}:0"
+
+
+def _canonical(name: str, tensor: layout.StoredTensor) -> str | None:
+  """Returns the canonical name of "<layer>/<leaf>"."""
+  layer, leaf = name.rsplit("/", 1)
+  leaf = leaf.removesuffix(":0")
+  suffix = "" if leaf == "kernel" else f"/{leaf}"
+  if m := _STEM.fullmatch(layer):
+    return f"stem/{m[1]}{suffix}" if _fits(m[1], leaf) else None
+  if m := _BLOCK.fullmatch(layer):
+    part = _CANONICAL.get(m[3])
+    if part is None or not _fits(part, leaf):
+      return None
+    prefix = f"stage{int(m[1]) + 1}/block{int(m[2]) + 1}"
+    if part.startswith("se/"):
+      suffix = f"/{leaf}"
+    return f"{prefix}/{part}{suffix}"
+  # The head's name comes from a counter; it is the one dense layer.
+  if leaf in ("kernel", "bias") and len(tensor.shape) == (
+      2 if leaf == "kernel" else 1):
+    return f"head/{leaf}"
+  return None
+
+
+def _fits(part: str, leaf: str) -> bool:
+  """Returns whether a layer of this kind may have such a tensor."""
+  if part.endswith("bn"):
+    return leaf in ("gamma", "beta", "moving_mean", "moving_variance")
+  return leaf == "kernel" or (leaf == "bias" and part.startswith("se/"))
+
+
+def _stored(path: pathlib.Path,
+            group: h5py.Group) -> dict[str, layout.StoredTensor]:
+  """Returns "<layer>/<leaf>" -> tensor for all that the attributes list."""
+  names = _attribute(group, "layer_names")
+  if names is None:
+    raise ValueError("it has no attribute layer_names")
+  stored = {}
+  for layer in names:
+    for weight in _attribute(_member(group, layer), "weight_names") or ():
+      dataset = _member(group, f"{layer}/{weight}")
+      if not isinstance(dataset, h5py.Dataset) or dataset.external or (
+          dataset.is_virtual):
+        raise ValueError(f"{dataset.name} does not hold its own values")
+      name = f"{layer}/{weight.rsplit('/', 1)[-1]}"
+      if name in stored:
+        raise ValueError(f"{name} is listed twice")
+      stored[name] = layout.StoredTensor(
+          name, dataset.shape, dataset.dtype,
+          functools.partial(_read_dataset, path, dataset.name))
+  return stored
+
+
+def _attribute(group: h5py.Group, name: str) -> list[str] | None:
+  """Returns a list of names, put together from chunks where it is split."""
+  if name in group.attrs:
+    chunks = [group.attrs[name]]
+  else:
+    chunks = []
+    while f"{name}{len(chunks)}" in group.attrs:
+      chunks.append(group.attrs[f"{name}{len(chunks)}"])
+    if not chunks:
+      return None
+  return [n.decode() if isinstance(n, bytes) else str(n)
+          for chunk in chunks for n in chunk]
+
+
+def _member(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
+  """Returns what lies at a path, following no link out of the file."""
+  member = group
+  for part in path.split("/"):
+    link = member.get(part, getlink=True)
+    if link is None:
+      raise KeyError(f"{member.name} has no {part!r}")
+    if not isinstance(link, h5py.HardLink):
+      raise ValueError(f"{member.name}/{part} is a link; expected the data")
+    member = member[part]
+  return member
+
+
+def _read_dataset(path: pathlib.Path, name: str) -> np.ndarray:
+  with h5py.File(path, "r") as f:
+    return f[name][()]

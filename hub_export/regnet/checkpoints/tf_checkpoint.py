@@ -1,0 +1,146 @@
+"""Reads the object-based TensorFlow checkpoints of the regnety project.
+
+Its models are Keras subclasses trained by model.fit, so the keys are paths of
+attributes, and there are optimizer slots and counters besides; those are left
+alone. The stem is found by its kernel rather than by its number, which depends
+on whether an earlier layer owned variables when the model was trained.
+"""
+
+import functools
+import pathlib
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from hub_export import errors
+from hub_export.regnet.checkpoints import layout
+
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_SLOT = ".OPTIMIZER_SLOT/"
+_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_STEM_KERNEL = re.compile(r"layer_with_weights-(\d+)/conv3x3/kernel")
+_KEY = re.compile(r"layer_with_weights-(\d+)/(.+)/(\w+)")
+_BLOCK = re.compile(r"stage/(\d+)/(.+)")
+
+_PARTS = {  # Canonical -> attribute path below the block.
+    "a/conv": "conv1x1_1", "a/bn": "bn1x1_1",
+    "b/conv": "conv3x3", "b/bn": "bn3x3",
+    "c/conv": "conv1x1_2", "c/bn": "bn1x1_2",
+    "shortcut/conv": "skip_conv", "shortcut/bn": "bn_skip",
+    "se/squeeze": "se/squeeze_conv", "se/excite": "se/excite_conv",
+}
+_CANONICAL = {v: k for k, v in _PARTS.items()}
+_STAGES = 4
+
+
+def prefix_of(path: pathlib.Path) -> pathlib.Path | None:
+  """Returns the prefix of the checkpoint that `path` names; None if none.
+
+  Args:
+    path: The prefix itself, or one of the files, or a directory with just one
+      checkpoint in it.
+  """
+  if path.is_dir():
+    found = sorted(path.glob("*.index"))
+    return found[0].with_suffix("") if len(found) == 1 else None
+  name = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", path.name)
+  prefix = path.with_name(name)
+  return prefix if _index(prefix).is_file() else None
+
+
+def read(prefix: pathlib.Path) -> layout.Layout:
+  """Returns the layout of a checkpoint; values are read when asked for.
+
+  Raises:
+    CheckpointError: if the files are damaged, incomplete or name-based.
+  """
+  files = (_index(prefix), *sorted(
+      prefix.parent.glob(f"{_escaped(prefix.name)}.data-*-of-*")))
+  try:
+    reader = tf.train.load_checkpoint(str(prefix))
+    shapes = reader.get_variable_to_shape_map()
+    dtypes = reader.get_variable_to_dtype_map()
+  # Which of them it is depends on where the damage lies (TensorFlow 2.21).
+  except (tf.errors.OpError, ValueError, RuntimeError) as e:
+    raise _damaged(prefix, e) from e
+  if _GRAPH_KEY not in shapes:
+    raise errors.CheckpointError(
+        f"{prefix} is a name-based checkpoint of TensorFlow 1; expected the "
+        "object-based one that model.save_weights writes")
+  stored = {}
+  for key in sorted(shapes):
+    # Optimizer slots and counters are the trainer's.
+    if key.startswith("layer") and _SLOT not in key:
+      stored[key] = layout.StoredTensor(
+          key.removesuffix(_VALUE), tuple(shapes[key]),
+          np.dtype(dtypes[key].as_numpy_dtype),
+          functools.partial(_read_tensor, reader, prefix, key))
+  stems = [int(m[1]) for key, tensor in stored.items()
+           if (m := _STEM_KERNEL.match(key)) and tensor.shape[2:3] == (3,)]
+  first = stems[0] if len(stems) == 1 else 0
+  tensors, unexpected, duplicates = layout.collect(
+      stored, lambda key, _: _canonical(key.removesuffix(_VALUE), first))
+  return layout.Layout(
+      source="regnety", format="tf_checkpoint", tensors=tensors,
+      unexpected=unexpected, duplicates=duplicates, files=files,
+      spelling=functools.partial(spelling, first=first), may_lack_head=False)
+
+
+def spelling(name: str, first: int = 0) -> str:
+  """Returns a canonical name's key, `first` being the stem's number."""
+  parts = name.split("/")
+  leaf = "kernel" if parts[-1] == "conv" else parts[-1]
+  if parts[0] == "stem":
+    path = "conv3x3" if parts[1] == "conv" else "bn"
+    return f"layer_with_weights-{first}/{path}/{leaf}"
+  if parts[0] == "head":
+    return f"layer_with_weights-{first + _STAGES + 1}/fc/{leaf}"
+  stage = int(parts[0].removeprefix("stage"))
+  block = int(parts[1].removeprefix("block")) - 1
+  part = _PARTS["/".join(parts[2:4])]
+  return f"layer_with_weights-{first + stage}/stage/{block}/{part}/{leaf}"
+
+
+def _canonical(key: str, first: int) -> str | None:
+  """Returns the canonical name of a key; the way back of `spelling`."""
+  match = _KEY.fullmatch(key)
+  if not match:
+    return None
+  place, path, leaf = int(match[1]) - first, match[2], match[3]
+  prefix = None
+  if place == 0:
+    prefix = {"conv3x3": "stem/conv", "bn": "stem/bn"}.get(path)
+  elif place == _STAGES + 1 and path == "fc":
+    prefix = "head"
+  elif 0 < place <= _STAGES and (block := _BLOCK.fullmatch(path)):
+    part = _CANONICAL.get(block[2])
+    prefix = part and f"stage{place}/block{int(block[1]) + 1}/{part}"
+  if prefix is None:
+    return None
+  name = prefix if prefix.endswith("/conv") else f"{prefix}/{leaf}"
+  return name if spelling(name, first) == key else None
+
+
+def _read_tensor(reader, prefix: pathlib.Path, key: str) -> np.ndarray:
+  try:
+    return reader.get_tensor(key)
+  except (tf.errors.OpError, ValueError, RuntimeError) as e:
+    raise _damaged(prefix, e) from e
+
+
+def _damaged(prefix: pathlib.Path, cause: Exception) -> errors.CheckpointError:
+  message = getattr(cause, "message", None) or str(cause)
+  return errors.CheckpointError(
+      f"{prefix} cannot be read as a TensorFlow checkpoint "
+      f"({message.splitlines()[0]}); expected whole files "
+      f"{prefix.name}.index and {prefix.name}.data-00000-of-00001 side by "
+      "side. Download or copy both again.")
+
+
+def _index(prefix: pathlib.Path) -> pathlib.Path:
+  return prefix.with_name(prefix.name + ".index")
+
+
+def _escaped(name: str) -> str:
+  return re.sub(r"([*?[])", r"[\1]", name)
