@@ -1,0 +1,307 @@
+"""Tests of hub_export/serve.py, over real connections to the real program."""
+
+import contextlib
+import http.client
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from hub_export import releases
+from hub_export.destinations import directory
+from tests import tiny_export
+
+_ENVIRONMENT = {
+    **{k: v for k, v in os.environ.items() if k != "BUILD_WORKING_DIRECTORY"},
+    "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
+_COMMAND = [sys.executable, "-m", "hub_export.serve"]
+_ARCHIVE = "/local/tiny_classification/1?tf-hub-format=compressed"
+
+
+def _publish(to: pathlib.Path, export_dir: pathlib.Path) -> None:
+  directory.Directory(to).put(releases.read(export_dir))
+
+
+@contextlib.contextmanager
+def _serving(root: pathlib.Path) -> Iterator[tuple[int, str]]:
+  """Runs the server; yields its port and what it printed on starting."""
+  process = subprocess.Popen(
+      [*_COMMAND, f"--root={root}", "--port=0"], env=_ENVIRONMENT, text=True,
+      stdout=subprocess.PIPE)
+  try:
+    printed = process.stdout.readline()
+    port = re.search(r" on http://127\.0\.0\.1:(\d+) ", printed)
+    assert port, printed
+    while not re.search("hub.load|hub_export.publish", printed):
+      line = process.stdout.readline()
+      assert line, printed
+      printed += line
+    yield int(port[1]), printed
+  finally:
+    process.terminate()
+    process.wait(timeout=30)
+    process.stdout.close()
+
+
+@pytest.fixture(name="root", scope="module")
+def _root(tmp_path_factory) -> pathlib.Path:
+  base = tmp_path_factory.mktemp("hub")
+  root = base / "published"
+  _publish(root, tiny_export.make(base / "exports"))
+  (base / "secret.tar.gz").write_text("secret")
+  (base / "1.md").write_text("secret")
+  return root
+
+
+@pytest.fixture(name="port", scope="module")
+def _port(root) -> Iterator[int]:
+  with _serving(root) as (port, _):
+    yield port
+
+
+def _ask(port: int, path: str, method: str = "GET"
+         ) -> tuple[int, str | None, bytes]:
+  """Returns status, content type and body; the path is sent as it is."""
+  connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+  try:
+    connection.request(method, path)
+    response = connection.getresponse()
+    return (response.status, response.getheader("content-type"),
+            response.read())
+  finally:
+    connection.close()
+
+
+@pytest.mark.parametrize("path", [
+    _ARCHIVE, "/local/tiny_classification/1.tar.gz",
+    "/local/tiny_classification/1.tar.gz?tf-hub-format=compressed"])
+def test_archive(root, port, path):
+  expected = (root / "local/tiny_classification/1.tar.gz").read_bytes()
+  assert expected[:2] == b"\x1f\x8b"
+  assert _ask(port, path) == (200, "application/gzip", expected)
+
+
+def test_card(root, port):
+  assert _ask(port, "/local/tiny_classification/1") == (
+      200, "text/markdown; charset=utf-8",
+      b"# Module local/tiny_classification/1\n\nA tiny module.\n")
+
+
+def test_index_lists_what_to_type(port):
+  status, content_type, body = _ask(port, "/")
+  assert (status, content_type) == (200, "text/html; charset=utf-8")
+  assert (f'hub.load("http://127.0.0.1:{port}/local/tiny_classification/1")'
+          in body.decode())
+  assert '<a href="/local/tiny_classification/1">' in body.decode()
+
+
+def test_index_escapes_the_host(port):
+  with socket.create_connection(("127.0.0.1", port), timeout=30) as s:
+    s.sendall(b"GET / HTTP/1.1\r\nHost: <script>\r\nConnection: close\r\n\r\n")
+    answer = b""
+    while block := s.recv(1 << 16):
+      answer += block
+  assert b"tiny_classification" in answer
+  assert b"<script>" not in answer
+
+
+def test_healthz(port):
+  assert _ask(port, "/healthz") == (
+      200, "text/plain; charset=utf-8", b"ok\n")
+
+
+@pytest.mark.parametrize("path", [
+    _ARCHIVE, "/local/tiny_classification/1", "/", "/healthz"])
+def test_head_has_the_headers_alone(port, path):
+  connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+  with contextlib.closing(connection):
+    connection.request("GET", path)
+    full = connection.getresponse()
+    length = len(full.read())
+    connection.request("HEAD", path)
+    head = connection.getresponse()
+    assert head.read() == b""
+    assert head.status == 200
+    assert int(head.getheader("content-length")) == length > 0
+    assert head.getheader("content-type") == full.getheader("content-type")
+
+
+@pytest.mark.parametrize("path", [
+    "/local/tiny_classification/2", "/local/tiny_classification/2.tar.gz",
+    "/local/tiny_classification/2?tf-hub-format=compressed",
+    "/other/tiny_classification/1"])
+def test_unpublished(port, path):
+  status, content_type, body = _ask(port, path)
+  assert (status, content_type) == (404, "text/plain; charset=utf-8")
+  assert b"is not published here" in body
+  assert f"http://127.0.0.1:{port}/".encode() in body
+
+
+@pytest.mark.parametrize("path", [
+    "/local/tiny_classification", "/local", "/favicon.ico", "//",
+    "/local/tiny_classification/01", "/local/tiny_classification/1/",
+    "/local/tiny_classification/1/saved_model.pb",
+    "/local/tiny_classification/1.md",
+    "/local/tiny_classification/1.checks.json",
+    "/local/tiny_classification/%D9%A1",
+    "/local/tiny_classification/" + "9" * 5000,
+    "/local/" + "a" * 5000 + "/1",
+    "/../secret", "/../1", "/../../etc/passwd", "/%2e%2e/1", "/local/../1",
+    "/local/../../1", "/local/%2e%2e/1", "/local/..%2f..%2f/1", "/../../1.md",
+    "/local/tiny_classification/../../../secret.tar.gz",
+    "/local/tiny_classification/1%00.tar.gz", "/%2e%2e%2fsecret.tar.gz"])
+@pytest.mark.parametrize("query", ["", "?tf-hub-format=compressed"])
+def test_no_way_out_of_the_handles(port, path, query):
+  status, content_type, body = _ask(port, path + query)
+  assert (status, content_type) == (404, "text/plain; charset=utf-8")
+  assert b"root:" not in body and not body.startswith(b"secret")
+
+
+def test_other_formats_are_refused_with_the_reason(port):
+  status, _, body = _ask(
+      port, "/local/tiny_classification/1?tf-hub-format=uncompressed")
+  assert status == 400
+  assert b"expected compressed. Unset TFHUB_MODEL_LOAD_FORMAT." in body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_it_only_reads(root, port, method):
+  before = tiny_export.tree(root)
+  assert _ask(port, "/local/tiny_classification/1", method)[0] == 405
+  assert tiny_export.tree(root) == before
+
+
+def test_half_published_models_are_not_there_and_later_ones_are(tmp_path):
+  root = tmp_path / "published"
+  export_dir = tiny_export.make(tmp_path / "exports")
+  root.mkdir()
+  with _serving(root) as (port, printed):
+    assert "Nothing is published there yet" in printed
+    _publish(tmp_path / "full", export_dir)
+    (root / "local").mkdir()
+    (tmp_path / "full/local/tiny_classification").rename(
+        root / "local/tiny_classification")
+    module_dir = root / "local/tiny_classification/1"
+    module_dir.rename(module_dir.with_name(".publishing-1"))
+    assert _ask(port, _ARCHIVE)[0] == 404
+    assert _ask(port, "/local/tiny_classification/1")[0] == 404
+    assert b"None yet" in _ask(port, "/")[2]
+    module_dir.with_name(".publishing-1").rename(module_dir)
+    assert _ask(port, _ARCHIVE)[0] == 200
+    assert b"tiny_classification" in _ask(port, "/")[2]
+
+
+def test_an_export_that_is_not_published_is_not_served(tmp_path):
+  tiny_export.make(tmp_path / "exports")
+  with _serving(tmp_path / "exports") as (port, printed):
+    assert "Nothing is published there yet" in printed
+    assert _ask(port, "/local/tiny_classification/1")[0] == 404
+
+
+class TestProgram:
+
+  def test_start_says_what_to_type(self, root):
+    with _serving(root) as (port, printed):
+      assert printed == (
+          f"serving {root}/ on http://127.0.0.1:{port} (Ctrl-C stops it)\n"
+          "Published:\n  local/tiny_classification/1\nLoad one with:\n"
+          f'  hub.load("http://127.0.0.1:{port}/local/tiny_classification/1")'
+          "\n")
+
+  def test_interrupted_it_exits_cleanly(self, root):
+    process = subprocess.Popen(
+        [*_COMMAND, f"--root={root}", "--port=0"], env=_ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    port = int(re.search(r":(\d+) ", process.stdout.readline())[1])
+    assert _ask(port, "/healthz")[0] == 200
+    process.send_signal(signal.SIGINT)
+    printed, complaints = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert printed.endswith("stopped\n")
+    assert complaints == ""
+
+  def test_port_in_use(self, root, port):
+    done = self._fails(f"--root={root}", f"--port={port}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"serve: cannot listen on 127.0.0.1:{port} (Address already in use); "
+        "expected a free port of this machine. Choose another --port; 0 takes "
+        "any free one.\n")
+
+  def test_foreign_address(self, root):
+    # TEST-NET-1 of RFC 5737: no machine has it.
+    done = self._fails(f"--root={root}", "--port=0", "--host=192.0.2.1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("serve: cannot listen on 192.0.2.1:0 (")
+
+  def test_unknown_host(self, root):
+    # RFC 6761: names below .invalid exist nowhere.
+    done = self._fails(f"--root={root}", "--port=0", "--host=a.invalid")
+    assert done.returncode == 1
+    assert done.stderr.startswith("serve: cannot listen on a.invalid:0 (")
+    assert "Traceback" not in done.stderr
+
+  def test_missing_root(self, tmp_path):
+    done = self._fails(f"--root={tmp_path}/none")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"serve: {tmp_path}/none is not a directory; expected one that was "
+        "published to. Publish a model first: python -m hub_export.publish "
+        f"--export_dir=PATH --to={tmp_path}/none\n")
+
+  @pytest.mark.parametrize("flags, fault", [
+      ([], "--root"), (["--root=x", "--port=65536"], "port"),
+      (["--root=x", "--port=http"], "port"), (["--root=x", "--tls"], "tls")])
+  def test_wrong_usage(self, flags, fault):
+    done = self._fails(*flags)
+    assert done.returncode == 2
+    assert fault in done.stderr
+    assert "Traceback" not in done.stderr
+
+  def _fails(self, *flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run([*_COMMAND, *flags], env=_ENVIRONMENT, text=True,
+                          capture_output=True, timeout=60)
+
+
+def test_hub_load_of_a_real_model(tmp_path, monkeypatch):
+  # Slow to import, and nothing else here needs them.
+  import tensorflow as tf
+  import tensorflow_hub as hub
+
+  class Scale(tf.Module):
+
+    def __init__(self):
+      super().__init__()
+      self.factor = tf.Variable([2.0, -3.0])
+      labels = tmp_path / "labels.txt"
+      labels.write_text("cat\ndog\n")
+      self.labels = tf.saved_model.Asset(str(labels))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32)])
+    def __call__(self, x):
+      return x * self.factor
+
+  tf.saved_model.save(Scale(), str(tmp_path / "model"))
+  files = {name: content
+           for name, content in tiny_export.tree(tmp_path / "model").items()
+           if content is not None}
+  assert "assets/labels.txt" in files
+  _publish(tmp_path / "published",
+           tiny_export.make(tmp_path / "exports", files=files))
+  monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+  monkeypatch.delenv("TFHUB_MODEL_LOAD_FORMAT", raising=False)
+  with _serving(tmp_path / "published") as (port, _):
+    model = hub.load(f"http://127.0.0.1:{port}/local/tiny_classification/1")
+  # 2 * 5 and -3 * 7, exact in float32.
+  assert model(tf.constant([[5.0, 7.0]])).numpy().tolist() == [[10.0, -21.0]]
+  assert pathlib.Path(
+      model.labels.asset_path.numpy().decode()).read_text() == "cat\ndog\n"
+  cached, = (p for p in (tmp_path / "cache").iterdir() if p.is_dir())
+  assert tiny_export.tree(cached) == tiny_export.tree(
+      tmp_path / "exports/local/tiny_classification/1")
