@@ -39,7 +39,8 @@ _NUMBER = re.compile(
     r"(?P<digits>\d+(?:[.,]\d+)*(?:e[+-]?\d+)?)"
     r"(?P<unit>\s?(?:million|billion|[MG])(?![A-Za-z]))?")
 _INLINE_CODE = re.compile(r"(?<!\\)(`[^`]*`)")
-_BARE = re.compile(r"\d+(\.\d+)*")  # A number or version, and nothing else.
+# A number or version, and nothing else.
+_BARE = re.compile(r"\d+(\.\d+)*")
 _STATUSES = ("passed", "failed", "not_run")
 
 

@@ -317,7 +317,7 @@ class TestNumbers:
        "network-architecture"),
       ("fine-tunable: true", "fine-tunable: false", "fine-tunable"),
       ("format: saved_model_2", "format: hub", "format"),
-      ("asset-path: local/regnety600mf_classification/4", "asset-path: a/b/4",
+      ("asset-path: local/regnety600mf_classification/4", "asset-path: a/b/c",
        "asset-path")])
   def test_tags_are_the_manifests(self, old, new, key):
     card, m, r = case("classifier")

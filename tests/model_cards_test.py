@@ -1,8 +1,10 @@
 """Tests of cards and collection pages, on made-up manifests and reports."""
 
 import copy
+import fcntl
 import json
 import multiprocessing
+import os
 import pathlib
 import re
 
@@ -513,3 +515,23 @@ class TestWriteCards:
         assert writer.exitcode == 0
       page = (tmp_path / "local/collections/regnet/1.md").read_text()
       assert page.count(f"/{version}.md") == 6
+
+  def test_writer_waits_for_another_before_it_lists(self, tmp_path):
+    collection = tmp_path / "local/collections/regnet"
+    collection.mkdir(parents=True)
+    fd = os.open(collection, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    writer = multiprocessing.get_context("fork").Process(
+        target=_write, args=(put(tmp_path, manifest()),))
+    writer.start()
+    writer.join(1)
+    try:
+      assert writer.is_alive()
+      assert not (collection / "1.md").exists()
+      put(tmp_path, manifest("feature_extractor"))
+    finally:
+      fcntl.flock(fd, fcntl.LOCK_UN)
+      os.close(fd)
+      writer.join()
+    assert "regnety600mf_feature_extractor/4.md" in (
+        collection / "1.md").read_text()
