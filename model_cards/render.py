@@ -316,8 +316,8 @@ def _evaluation(r: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _measured(r: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
   if not r or not r["metrics"]:
     return []
-  return [(f"{title}, measured", f"{metric['value']:.2f} %",
-           f"{metric['low']:.2f} to {metric['high']:.2f} %",
+  return [(f"{title}, measured", f"{_percent(metric['value'])} %",
+           f"{_percent(metric['low'])} to {_percent(metric['high'])} %",
            f"{metric['correct']:,} of {metric['total']:,}")
           for title, metric in _tops(r["metrics"])]
 
@@ -327,6 +327,11 @@ def _reported(m: Mapping[str, Any]) -> list[tuple[str, str]]:
     return []
   return [(f"{title}, reported", f"{_value(value)} %")
           for title, value in _tops(m["reported_accuracy"])]
+
+
+def _percent(value: float) -> str:
+  """Returns two decimals; a bound that rounding left below 0 counts as 0."""
+  return f"{value:.2f}".replace("-0.00", "0.00")
 
 
 def _tops(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -379,7 +384,8 @@ def _collection_row(m: Mapping[str, Any],
       markdown.text(f"{kind}, {m['form']}{', demo' if m['is_demo'] else ''}"),
       f"{m['parameters']['trainable']:,}",
       f"{m['multiply_adds']['count']:,}",
-      (f"{top1['value']:.2f} % ({top1['low']:.2f} to {top1['high']:.2f})"
+      (f"{_percent(top1['value'])} % ({_percent(top1['low'])} to "
+       f"{_percent(top1['high'])})"
        if top1 else "not measured yet"),
       f"{_value(reported['top1'])} %" if reported else "none",
       markdown.text(m["dataset"]["title"]),

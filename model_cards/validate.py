@@ -35,7 +35,8 @@ _NAMES = re.compile(
     r"arXiv:\d{4}\.\d{4,5}|https?://[^\s)>]+", re.IGNORECASE)
 _HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{16,}\b")
 _NUMBER = re.compile(
-    r"(?P<name>[A-Za-z]-|[A-Z]=|[A-Za-z_])?(?P<sign>(?<![\w)])[-\N{MINUS SIGN}])?"
+    r"(?P<name>[A-Za-z]-|[A-Z]=|[A-Za-z_])?"
+    r"(?P<sign>(?<![\w)])[-\N{MINUS SIGN}])?"
     r"(?P<digits>\d+(?:[.,]\d+)*(?:e[+-]?\d+)?)"
     r"(?P<unit>\s?(?:million|billion|[MG])(?![A-Za-z]))?")
 _INLINE_CODE = re.compile(r"(?<!\\)(`[^`]*`)")
@@ -380,9 +381,10 @@ def _plain_forms(value: int | float) -> set[str]:
     if value.is_integer():
       forms.add(str(int(value)))
     elif 0 < abs(value) < 0.1:
-      # 0.004 would read as "0.0", which says nothing of the value.
-      forms = {f for f in forms if float(f)}
-  return {("-" if f.startswith("-") else "") + _normal(f.lstrip("-"))
+      # "0.0" says nothing of 0.04. Two decimals are what metrics have, and
+      # the bound of an interval may well be 0.00.
+      forms = {f for f in forms if float(f)} | {f"{value:.2f}"}
+  return {("-" if float(f) < 0 else "") + _normal(f.lstrip("-"))
           for f in forms}
 
 

@@ -206,6 +206,22 @@ class TestModuleCard:
     assert REPORTED in card
     assert FAILED in render.module_card(m, report(m, "failed"))
 
+  @pytest.mark.parametrize("metric,row", [
+      ({"value": 0.0, "correct": 0, "total": 360, "low": -1.7e-16,
+        "high": 1.0558}, "| 0.00 % | 0.00 to 1.06 % | 0 of 360 |"),
+      ({"value": 0.2777, "correct": 1, "total": 360, "low": 0.0049,
+        "high": 1.5568}, "| 0.28 % | 0.00 to 1.56 % | 1 of 360 |"),
+      ({"value": 100.0, "correct": 360, "total": 360, "low": 98.944,
+        "high": 100.0}, "| 100.00 % | 98.94 to 100.00 % | 360 of 360 |")])
+  def test_extreme_metrics(self, metric, row):
+    m = manifest()
+    r = report(m)
+    r["metrics"] = {"top1": metric, "top5": None}
+    card = render.module_card(m, r)
+    assert f"| Top-1, measured {row}" in " ".join(card.split())
+    assert "Top-5, measured" not in card
+    assert validate.problems(card, m, r) == []
+
   def test_details_are_those_written_by_hand(self):
     rows = [" ".join(line.split()) for line in
             render.module_card(manifest(), None).splitlines()]
