@@ -107,6 +107,13 @@ def test_fix_keeps_what_is_kept_by_hand(root):
       '["x.txt"],\n', '["x.txt"],\n    deps = [":package"],\n')
 
 
+def test_tests_of_tensorflow_get_time_and_both_processors(root):
+  (root / "tests/low_test.py").write_text("import tensorflow as tf\n")
+  build_deps.fix(root)
+  assert ('    size = "medium",\n    srcs = ["low_test.py"],\n'
+          '    heavy = True,\n' in (root / "tests/BUILD").read_text())
+
+
 def test_problems_are_named(root):
   build_deps.fix(root)
   (root / "lib/low.py").write_text("from lib.inner import part\n")

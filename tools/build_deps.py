@@ -32,6 +32,7 @@ class Rule:
   name: str
   source: str            # Name of its Python file, in the same directory.
   deps: tuple[str, ...]  # Labels, sorted as buildifier does.
+  is_heavy: bool         # A test with TensorFlow at work; only for new rules.
 
 
 def wanted_rules(root: pathlib.Path) -> dict[pathlib.Path, list[Rule]]:
@@ -145,7 +146,10 @@ def _rule(root: pathlib.Path, source: pathlib.Path,
   deps = [":" + label[len(here):] if label.startswith(here) else label
           for label in used if label != _label(source)]
   deps.sort(key=lambda label: (not label.startswith(":"), label.split(":")))
-  return Rule(kind, name, source.name, tuple(deps))
+  is_heavy = kind == "pytest_test" and any(
+      alias.name.startswith("tensorflow") for node in ast.walk(tree)
+      if isinstance(node, ast.Import) for alias in node.names)
+  return Rule(kind, name, source.name, tuple(deps), is_heavy)
 
 
 def _imported_files(tree: ast.Module, source: pathlib.Path,
@@ -221,10 +225,13 @@ def _render_deps(deps: tuple[str, ...]) -> str:
 def _append(text: str, rule: Rule) -> str:
   lines = [f"{rule.kind}(\n", f'    name = "{rule.name}",\n']
   if rule.kind == "pytest_test":
-    lines.append('    size = "small",\n')
+    size = "medium" if rule.is_heavy else "small"
+    lines.append(f'    size = "{size}",\n')
     if _LOAD not in text:
       text = _LOAD + ("\n" + text if text else "")
   lines.append(f'    srcs = ["{rule.source}"],\n')
+  if rule.is_heavy:
+    lines.append("    heavy = True,\n")
   if rule.kind != "pytest_test":
     lines.append('    srcs_version = "PY3",\n')
   if rule.deps:
