@@ -56,6 +56,10 @@ def _root(tmp_path_factory) -> pathlib.Path:
   _publish(root, tiny_export.make(base / "exports"))
   (base / "secret.tar.gz").write_text("secret")
   (base / "1.md").write_text("secret")
+  # What "local/../1" would be, if it were taken for a handle.
+  (root / "1").mkdir()
+  for suffix in (".tar.gz", ".md", ".checks.json"):
+    (root / f"1{suffix}").write_text("secret")
   return root
 
 
@@ -101,14 +105,19 @@ def test_index_lists_what_to_type(port):
   assert '<a href="/local/tiny_classification/1">' in body.decode()
 
 
-def test_index_escapes_the_host(port):
+@pytest.mark.parametrize("host, shown", [
+    (b"a&lt;b", b"http://a&amp;lt;b/local"),
+    # No host at all: the address that is listened on stands in for it.
+    (b"<script>", b"http://127.0.0.1:")])
+def test_index_escapes_the_host(port, host, shown):
   with socket.create_connection(("127.0.0.1", port), timeout=30) as s:
-    s.sendall(b"GET / HTTP/1.1\r\nHost: <script>\r\nConnection: close\r\n\r\n")
+    s.sendall(b"GET / HTTP/1.1\r\nHost: " + host
+              + b"\r\nConnection: close\r\n\r\n")
     answer = b""
     while block := s.recv(1 << 16):
       answer += block
-  assert b"tiny_classification" in answer
-  assert b"<script>" not in answer
+  assert shown in answer
+  assert host not in answer
 
 
 def test_healthz(port):

@@ -47,7 +47,8 @@ def write_report(export_dir: pathlib.Path, **changes: Any) -> None:
   handle = json.loads(
       (export_dir / "assets.extra" / "manifest.json").read_text())["handle"]
   report = {
-      "schema_version": 1, "handle": handle, "export_sha256": digest(export_dir),
+      "schema_version": 1, "handle": handle,
+      "export_sha256": digest(export_dir),
       "status": "passed",
       "checks": [check("structure", "files", "passed", "all there")],
   }
