@@ -1,0 +1,201 @@
+"""Checks that an export computes what it did when it was written, everywhere.
+
+Differences are measured in standard deviations of the outputs; see
+subject.TOLERANCE.
+"""
+
+import io
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from checks import report
+from checks import subject as subject_lib
+from hub_export import export_dirs
+
+
+def golden(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks the outputs of the images that were written with the export."""
+  with np.load(subject.export_dir / export_dirs.GOLDEN,
+               allow_pickle=False) as stored:
+    images, expected = stored["images"], stored["outputs"]
+  worst = max(
+      subject_lib.difference(subject.model(tf.constant(images)), expected),
+      subject_lib.difference(_serve(subject, images), expected))
+  return _agreement(worst, f"{len(images)} golden outputs", images=len(images))
+
+
+def batch_sizes(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that an image's output does not depend on its company."""
+  size = subject.preprocessing.crop_px
+  images = subject_lib.probe_images(8, size, size)
+  expected = _serve(subject, images)
+  worst = 0.0
+  for batch in (1, 3):
+    worst = max(worst, subject_lib.difference(
+        _serve(subject, images[-batch:]), expected[-batch:]))
+  return _agreement(worst, "batches of 1, 3 and 8")
+
+
+def image_sizes(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that outputs are finite and shaped at sizes from the least up."""
+  least, usual = subject.min_size_px, subject.preprocessing.crop_px
+  sizes = dict.fromkeys([(least, least), (usual, usual),
+                         (least + 3, usual + 32), (usual + 61, usual + 64)])
+  problems = []
+  for height, width in sizes:
+    try:
+      found = _serve(subject, subject_lib.probe_images(2, height, width))
+    except tf.errors.OpError as e:
+      problems.append(f"{height} x {width}: {e.message}")
+      continue
+    if found.shape != (2, subject.output_size):
+      problems.append(f"{height} x {width}: shape {found.shape}")
+    if not np.isfinite(found).all():
+      problems.append(f"{height} x {width}: outputs that are not finite")
+  shown = ", ".join(f"{height} x {width}" for height, width in sizes)
+  return report.from_problems(problems, shown, sizes=len(sizes))
+
+
+def repeatable(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that the same images give the same outputs, others not."""
+  size = subject.preprocessing.crop_px
+  images = subject_lib.probe_images(4, size, size)
+  first, second = _serve(subject, images), _serve(subject, images)
+  worst = subject_lib.difference(second, first)
+  spread = float(np.ptp(first, axis=0).max())
+  problems = []
+  if worst > subject_lib.TOLERANCE:
+    problems.append(f"the second time outputs differ by {worst:.1e} standard "
+                    "deviations")
+  if not spread > 0:
+    problems.append("unlike images give the same outputs")
+  return report.from_problems(problems, "the same images, the same outputs",
+                              largest_difference=_finite(worst))
+
+
+def image_bytes(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks `image_bytes` against decoding and preprocessing outside of it."""
+  encoded = _encoded_images()
+  pixels = np.stack([subject.preprocessing.apply(tf.constant(e)).numpy()
+                     for e in encoded.values()])
+  expected = _serve(subject, pixels)
+  found = subject.signature("image_bytes")(
+      image_bytes=tf.constant(list(encoded.values())))
+  if not subject.is_classifier:
+    worst = subject_lib.difference(found["features"], expected)
+    return _agreement(worst, f"{', '.join(encoded)}", images=len(encoded))
+
+  classes = found["classes"].numpy()
+  probabilities = found["probabilities"].numpy()
+  names = [[name.decode() for name in row] for row in found["labels"].numpy()]
+  wanted = _softmax(expected)
+  k = min(5, subject.output_size)
+  problems = []
+  if classes.shape != (len(encoded), k):
+    return report.failed(f"classes have the shape {classes.shape}; expected "
+                         f"{(len(encoded), k)}")
+  if classes.min() < 0 or classes.max() >= subject.output_size:
+    return report.failed(f"classes go from {classes.min()} to {classes.max()}; "
+                         f"expected 0 to {subject.output_size - 1}")
+  if any(len(set(row)) != k for row in classes.tolist()):
+    problems.append("a class comes twice for one image")
+  if (np.diff(probabilities, axis=1) > 0).any():
+    problems.append("probabilities do not descend")
+  for what, seen, outside in (
+      ("the probabilities of its classes",
+       probabilities, np.take_along_axis(wanted, classes, axis=1)),
+      ("the highest probabilities",
+       probabilities, -np.sort(-wanted, axis=1)[:, :k])):
+    # Of probabilities, which lie in [0, 1], the plain difference.
+    off = float(np.abs(seen - outside).max())
+    if not off <= subject_lib.TOLERANCE:
+      problems.append(f"{what} differ by {off:.1e} from those outside")
+  if names != [[subject.labels[c] for c in row] for row in classes]:
+    problems.append("labels are not those of the classes in labels.txt")
+  return report.from_problems(
+      problems, f"as outside for {', '.join(encoded)}", images=len(encoded))
+
+
+def feature_vector(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that features are what the classifier's last layer takes."""
+  size = subject.preprocessing.crop_px
+  images = subject_lib.probe_images(4, size, size)
+  if not subject.is_classifier:
+    return _endpoints(subject, images)
+  kernel, bias = subject_lib.head(subject.model)
+  features = subject.signature("feature_vector")(
+      images=tf.constant(images))["features"].numpy()
+  worst = subject_lib.difference(features @ kernel + bias,
+                                 _serve(subject, images))
+  return _agreement(worst, "features through the last layer")
+
+
+def _endpoints(subject: subject_lib.Subject, images: np.ndarray
+               ) -> report.CheckResult:
+  """Checks a feature extractor's `return_endpoints`."""
+  found = subject.model(tf.constant(images), return_endpoints=True)
+  channels = subject.manifest["outputs"]["endpoints"]
+  problems = []
+  if set(found) != {"features", *channels}:
+    return report.failed(f"endpoints are {sorted(found)}; expected "
+                         f"{sorted({'features', *channels})}")
+  for name, depth in channels.items():
+    value = found[name].numpy()
+    if value.ndim != 4 or value.shape[-1] != depth:
+      problems.append(f"{name} has the shape {value.shape}, expected {depth} "
+                      "channels")
+    elif not np.isfinite(value).all():
+      problems.append(f"{name} is not finite")
+  worst = subject_lib.difference(found["features"], _serve(subject, images))
+  if worst > subject_lib.TOLERANCE:
+    problems.append(f"features beside endpoints differ by {worst:.1e} "
+                    "standard deviations")
+  return report.from_problems(problems, f"with endpoints {', '.join(channels)}",
+                              largest_difference=_finite(worst))
+
+
+def _serve(subject: subject_lib.Subject, images: np.ndarray) -> np.ndarray:
+  """Returns what `serving_default` makes of images."""
+  outputs = subject.signature("serving_default")(images=tf.constant(images))
+  return outputs[subject.output].numpy()
+
+
+def _agreement(worst: float, what: str, **figures: float
+               ) -> report.CheckResult:
+  """Returns passed if the difference is tolerable."""
+  if worst <= subject_lib.TOLERANCE:
+    return report.passed(
+        f"{what} agree within {worst:.1e} standard deviations",
+        largest_difference=worst, **figures)
+  return report.failed(
+      f"{what} differ by {worst:.1e} standard deviations of the outputs; "
+      f"expected at most {subject_lib.TOLERANCE:.0e}",
+      largest_difference=_finite(worst), **figures)
+
+
+def _finite(value: float) -> float:
+  """Returns `value`, or -1 where JSON has no number for it."""
+  return value if np.isfinite(value) else -1.0
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+  shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+  return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def _encoded_images() -> dict[str, bytes]:
+  """Returns colour and grey images in odd sizes, by a name for people."""
+  encoded = {}
+  for index, (name, mode, file_format, width, height) in enumerate([
+      ("colour JPEG", "RGB", "JPEG", 301, 227),
+      ("grey JPEG", "L", "JPEG", 65, 99),
+      ("colour PNG", "RGB", "PNG", 53, 240),
+      ("grey PNG", "L", "PNG", 8, 8)]):
+    pixels = subject_lib.probe_images(1, height, width, seed=index)[0] * 255
+    image = PIL.Image.fromarray(pixels.round().astype(np.uint8)).convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, file_format)
+    encoded[name] = buffer.getvalue()
+  return encoded

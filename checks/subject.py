@@ -1,0 +1,156 @@
+"""The export under test, loaded the way its users load it.
+
+Checks share a Subject, so that an export is loaded and evaluated once.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_hub as hub
+
+from checks import datasets
+from hub_export import errors
+from hub_export import export_dirs
+from hub_export import preprocessing
+
+# What a golden output may be off, and what two ways of computing the same may
+# differ by, in standard deviations of the outputs: float32 summed in another
+# order was seen to stay below a tenth of it, on other processors as well.
+TOLERANCE = 1e-4
+
+
+@dataclasses.dataclass
+class Subject:
+  """One export and how it is to be checked."""
+  export_dir: pathlib.Path
+  manifest: Mapping[str, Any]
+  dataset: str                     # TFDS name.
+  split: str
+  data_dir: pathlib.Path | None    # TFDS' directory; None for the default.
+  batch_size: int                  # Images per step of the evaluation.
+  on_example: Callable[[int, int], None] = lambda done, total: None
+  tuned: Any = None                # The Keras model of the fine-tuning check.
+
+  @property
+  def is_classifier(self) -> bool:
+    return self.manifest["kind"] == "classifier"
+
+  @property
+  def output(self) -> str:
+    """The name of the output of `serving_default`."""
+    return "logits" if self.is_classifier else "features"
+
+  @property
+  def output_size(self) -> int:
+    """The number of classes or of features."""
+    outputs = self.manifest["outputs"]
+    return outputs["num_classes" if self.is_classifier else "feature_dim"]
+
+  @property
+  def min_size_px(self) -> int:
+    return self.manifest["inputs"]["min_size_px"]
+
+  @functools.cached_property
+  def preprocessing(self) -> preprocessing.Preprocessing:
+    return preprocessing.from_dict(self.manifest["preprocessing"])
+
+  @functools.cached_property
+  def model(self) -> Any:
+    """The export through hub.load; for inference, so that it stays as it is."""
+    return hub.load(str(self.export_dir))
+
+  @functools.cached_property
+  def labels(self) -> tuple[str, ...]:
+    """The lines of assets/labels.txt."""
+    path = self.export_dir / export_dirs.LABELS
+    return tuple(path.read_text("utf-8").splitlines())
+
+  def signature(self, name: str) -> Callable[..., Mapping[str, tf.Tensor]]:
+    """Returns a signature's function.
+
+    Raises:
+      HubExportError: if the export has none of that name.
+    """
+    signatures = self.model.signatures
+    if name not in signatures:
+      raise errors.HubExportError(
+          f"there is no signature {name!r}; expected it beside "
+          f"{sorted(signatures)}")
+    return signatures[name]
+
+  @functools.cached_property
+  def evaluation_set(self) -> datasets.EvaluationSet:
+    return datasets.open(self.dataset, self.split, self.data_dir)
+
+  def companion(self) -> pathlib.Path | None:
+    """Returns the newest export of the other module of the same weights.
+
+    None if none lies in the same output directory.
+    """
+    name = self.manifest.get("companion")
+    if not name:
+      return None
+    model_dir = self.export_dir.parents[2] / name
+    for version in reversed(export_dirs.versions(model_dir)):
+      other = export_dirs.read_manifest(model_dir / str(version))
+      if (other["weights"]["backbone_sha256"]
+          == self.manifest["weights"]["backbone_sha256"]):
+        return model_dir / str(version)
+    return None
+
+
+def head(model: Any) -> tuple[np.ndarray, np.ndarray]:
+  """Returns a loaded classifier's last layer.
+
+  Returns:
+    float32 kernel [feature_dim, classes] and bias [classes].
+
+  Raises:
+    HubExportError: if it has no variables of those names.
+  """
+  found = {v.name.split(":")[0]: v for v in model.variables}
+  try:
+    return found["head/kernel"].numpy(), found["head/bias"].numpy()
+  except KeyError as e:
+    raise errors.HubExportError(
+        f"the classifier has no variable {e}; expected its last layer to be "
+        "called head/kernel and head/bias") from None
+
+
+def probe_images(batch: int, height: int, width: int, seed: int = 0
+                 ) -> np.ndarray:
+  """Returns made-up images, unlike each other and in each channel.
+
+  Waves of few cycles with noise on top, so that every part of a network has
+  something to react to; neither mirrored nor swapped channels go unnoticed.
+
+  Returns:
+    float32 [batch, height, width, 3] in [0, 1].
+  """
+  rng = np.random.default_rng(seed)
+  y = np.linspace(0, 1, height)[None, :, None, None]
+  x = np.linspace(0, 1, width)[None, None, :, None]
+  fy, fx = rng.uniform(0.5, 6, (2, batch, 1, 1, 3))
+  phase = rng.uniform(0, 2 * np.pi, (batch, 1, 1, 3))
+  level, contrast = rng.uniform(0.2, 0.8, (2, batch, 1, 1, 3))
+  waves = level + contrast / 2 * np.sin(2 * np.pi * (fy * y + fx * x) + phase)
+  noise = rng.normal(0, 0.08, (batch, height, width, 3))
+  return np.clip(waves + noise, 0, 1).astype(np.float32)
+
+
+def difference(found: Any, expected: Any) -> float:
+  """Returns the largest difference in standard deviations of `expected`.
+
+  Infinite if anything is not finite or the shapes differ.
+  """
+  found, expected = np.asarray(found), np.asarray(expected)
+  if (found.shape != expected.shape or not np.isfinite(found).all()
+      or not np.isfinite(expected).all()):
+    return float("inf")
+  largest = float(np.abs(found - expected).max(initial=0))
+  return largest / max(float(expected.std()), 1e-30) if largest else 0.0

@@ -1,0 +1,257 @@
+"""The list of checks, and running them into a report.
+
+The card is checked last, as it tells what the report says: a report without
+that check is written first, the card is rendered and judged, and only then does
+the report that calls it passed replace the other, with the card renewed. So a
+run that is killed never leaves a passing report with an unseen card.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import pathlib
+import time
+from collections.abc import Callable, Iterable
+
+from checks import accuracy
+from checks import numerics
+from checks import report
+from checks import structure
+from checks import subject as subject_lib
+from checks import trainability
+from hub_export import errors
+from hub_export import export_dirs
+from model_cards import render
+from model_cards import validate
+
+QUICK_GROUPS = ("structure", "numerics", "card")
+_BOTH = ("classifier", "feature_extractor")
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+  """One check; its function takes the subject, in accuracy the evaluation."""
+  group: str
+  name: str
+  function: Callable[..., report.CheckResult]
+  kinds: tuple[str, ...] = _BOTH
+
+
+CHECKS = (
+    Check("structure", "files", structure.files),
+    Check("structure", "manifest", structure.manifest),
+    Check("structure", "interface", structure.interface),
+    Check("structure", "signatures", structure.signatures),
+    Check("structure", "parameters", structure.parameters),
+    Check("structure", "labels", structure.labels),
+    Check("numerics", "golden", numerics.golden),
+    Check("numerics", "batch_sizes", numerics.batch_sizes),
+    Check("numerics", "image_sizes", numerics.image_sizes),
+    Check("numerics", "repeatable", numerics.repeatable),
+    Check("numerics", "image_bytes", numerics.image_bytes),
+    Check("numerics", "features", numerics.feature_vector),
+    Check("trainability", "gradients", trainability.gradients),
+    Check("trainability", "moving_statistics", trainability.moving_statistics),
+    Check("trainability", "fine_tuning", trainability.fine_tuning),
+    Check("trainability", "mirrored", trainability.mirrored),
+    Check("trainability", "save_and_reload", trainability.save_and_reload),
+    Check("accuracy", "counting", accuracy.counting),
+    Check("accuracy", "top1", accuracy.top1),
+    Check("accuracy", "top5", accuracy.top5),
+    Check("accuracy", "same_as_classifier", accuracy.same_as_classifier,
+          kinds=("feature_extractor",)),
+)
+
+
+class Progress:
+  """What a run tells while it goes on; this one keeps silent."""
+
+  def start(self, num_checks: int) -> None:
+    """The run begins."""
+
+  def check(self, group: str, name: str) -> None:
+    """A check begins."""
+
+  def result(self, result: report.CheckResult) -> None:
+    """A check has ended."""
+
+  def examples(self, done: int, total: int) -> None:
+    """The evaluation has come this far."""
+
+
+def run(export_dir: pathlib.Path, *, dataset: str | None = None,
+        split: str | None = None, data_dir: pathlib.Path | None = None,
+        quick: bool = False, batch_size: int = 64,
+        progress: Progress | None = None) -> report.Report:
+  """Checks an export, writes its report and renews its card.
+
+  Runs in a process of its own: TensorFlow is set up here, with two logical
+  processors.
+
+  Args:
+    export_dir: The directory of one version.
+    dataset: TFDS name; by default the manifest's.
+    split: By default the manifest's.
+    data_dir: TFDS' directory; None for the data set's default.
+    quick: Whether only QUICK_GROUPS are run, the others being `not_run`.
+    batch_size: Images per step of the evaluation.
+    progress: Is told how it goes.
+
+  Returns:
+    The report, as it is written beside the export.
+
+  Raises:
+    HubExportError: if there is no export, or the report cannot be written.
+  """
+  started = datetime.datetime.now(datetime.timezone.utc)
+  clock = time.monotonic()
+  progress = progress or Progress()
+  export_dir = export_dir.absolute()
+  manifest = export_dirs.read_manifest(export_dir)
+  export_sha256 = export_dirs.digest(export_dir)
+  with _manifest_errors(export_dir):
+    subject = subject_lib.Subject(
+        export_dir, manifest, dataset or manifest["dataset"]["name"],
+        split or manifest["dataset"]["split"], data_dir, batch_size,
+        progress.examples)
+    checks = [c for c in CHECKS if manifest["kind"] in c.kinds]
+  trainability.two_logical_devices()
+  progress.start(len(checks) + 1)
+  runner = _Runner(subject, quick, progress)
+  results = runner.run(checks)
+  if export_dirs.digest(export_dir) != export_sha256:
+    raise errors.ChecksError(
+        f"{export_dir} was changed while it was checked; nothing is reported. "
+        "Check it again.")
+
+  def make(card: report.CheckResult) -> report.Report:
+    evaluation = runner.evaluation
+    return report.Report(
+        handle=manifest["handle"], export_sha256=export_sha256,
+        checks=(*results, card),
+        dataset=_dataset(subject, evaluation) if evaluation else None,
+        metrics={"top1": evaluation.predictions.top1.to_dict(),
+                 "top5": evaluation.predictions.top5.to_dict()}
+        if evaluation else None,
+        environment=report.environment(trainability.has_onednn()),
+        started=started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        seconds=round(time.monotonic() - clock, 1))
+
+  progress.check("card", "card")
+  final = _finish(export_dir, make)
+  progress.result(final.checks[-1])
+  return final
+
+
+class _Runner:
+  """Runs checks one after the other, and the evaluation when it is needed."""
+
+  def __init__(self, subject: subject_lib.Subject, quick: bool,
+               progress: Progress):
+    self.evaluation = None
+    self._subject = subject
+    self._quick = quick
+    self._progress = progress
+    self._no_evaluation = None  # Why there is none, a result.
+
+  def run(self, checks: Iterable[Check]) -> list[report.CheckResult]:
+    results = []
+    for check in checks:
+      self._progress.check(check.group, check.name)
+      clock = time.monotonic()
+      result = dataclasses.replace(
+          self._result(check), group=check.group, name=check.name,
+          seconds=round(time.monotonic() - clock, 2))
+      self._progress.result(result)
+      results.append(result)
+    return results
+
+  def _result(self, check: Check) -> report.CheckResult:
+    if self._quick and check.group not in QUICK_GROUPS:
+      return report.not_run("left out of a quick check")
+    if check.group == "trainability":
+      reason = trainability.unfit_reason(self._subject)
+      if reason:
+        return report.not_run(reason)
+    if check.group != "accuracy":
+      return guarded(lambda: check.function(self._subject))
+    if not self.evaluation and not self._no_evaluation:
+      self._no_evaluation = guarded(self._evaluate)
+    return self._no_evaluation or guarded(
+        lambda: check.function(self._subject, self.evaluation))
+
+  def _evaluate(self) -> report.CheckResult | None:
+    """Returns None, or the result of all checks if there is no evaluation."""
+    try:
+      self.evaluation = accuracy.run(self._subject)
+    except errors.UnavailableError as e:
+      return report.not_run(str(e))
+
+
+def guarded(function: Callable[[], report.CheckResult]) -> report.CheckResult:
+  """Returns the function's result; whatever it raises is a failed check."""
+  try:
+    return function()
+  except errors.HubExportError as e:
+    return report.failed(str(e))
+  except Exception as e:  # pylint: disable=broad-exception-caught
+    # A broken export may fail in any way; the other checks still tell more.
+    lines = str(e).strip().splitlines() or [""]
+    return report.failed(f"{type(e).__name__}: {lines[0][:500]}")
+
+
+def _finish(export_dir: pathlib.Path,
+            make: Callable[[report.CheckResult], report.Report]
+            ) -> report.Report:
+  """Writes report and card so that each says what the other does."""
+  clock = time.monotonic()
+
+  def card(result: report.CheckResult) -> report.CheckResult:
+    return dataclasses.replace(
+        result, group="card", name="card",
+        seconds=round(time.monotonic() - clock, 2))
+
+  def write(result: report.CheckResult) -> report.Report:
+    made = make(card(result))
+    report.write(made, export_dirs.report_path(export_dir))
+    return made
+
+  pending = write(report.not_run("the card has not been judged yet"))
+  result = guarded(lambda: _card(export_dir, pending))
+  final = write(result)
+  # The card tells the card's own status, so it changes once more.
+  again = guarded(lambda: _card(export_dir, final))
+  if result.status == report.PASSED != again.status:
+    final = write(again)
+    guarded(lambda: _card(export_dir, final))
+  return final
+
+
+def _card(export_dir: pathlib.Path, made: report.Report) -> report.CheckResult:
+  """Renews the card, and checks it against manifest and report."""
+  render.write_cards(export_dir)
+  path = export_dirs.card_path(export_dir)
+  found = validate.problems(path.read_text("utf-8"),
+                            export_dirs.read_manifest(export_dir),
+                            made.to_dict())
+  return report.from_problems(
+      found, "sound, and every number is the manifest's or the report's")
+
+
+def _dataset(subject: subject_lib.Subject, evaluation: accuracy.Evaluation
+             ) -> dict[str, object]:
+  opened = subject.evaluation_set
+  return {"name": opened.name, "version": opened.version,
+          "split": opened.split, "num_examples": opened.num_examples,
+          "digest": evaluation.digest}
+
+
+@contextlib.contextmanager
+def _manifest_errors(export_dir: pathlib.Path):
+  """Turns a manifest without the most needed keys into one message."""
+  try:
+    yield
+  except (KeyError, TypeError) as e:
+    raise errors.HubExportError(
+        f"{export_dir / export_dirs.MANIFEST} lacks {e}; expected a whole "
+        "manifest. Export the checkpoint again.") from e
