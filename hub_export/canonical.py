@@ -3,14 +3,14 @@
 TensorFlow 2.21 numbers functions by a counter that belongs to the process, and
 puts them into saved_model.pb in the order of a hash of those names; both differ
 as soon as the process has traced anything before. fingerprint.pb carries a
-random uuid. Here the functions are numbered from 0, in the order in which they
-were traced, and the uuid is derived from the content.
+random uuid. Here functions of one name are numbered from 0, in the order in
+which they were traced, and the uuid is derived from the content.
 """
 
+import collections
 import hashlib
 import pathlib
 import re
-import uuid
 from collections.abc import Mapping
 
 from google.protobuf import message
@@ -32,7 +32,7 @@ def canonicalise(export_dir: pathlib.Path) -> None:
   for graph in saved.meta_graphs:
     _canonicalise_graph(graph)
   path.write_bytes(saved.SerializeToString(deterministic=True))
-  _write_fingerprint(export_dir)
+  _write_fingerprint(export_dir, saved)
 
 
 def _canonicalise_graph(graph) -> None:
@@ -70,12 +70,19 @@ def _clean_arguments(function, renamed: Mapping[str, str]) -> None:
 
 
 def _renumbered(names: list[str], pattern: re.Pattern[str]) -> dict[str, str]:
-  """Returns old name -> new name; numbers stand for the order of tracing."""
-  matches = {name: pattern.fullmatch(name) for name in names}
-  numbered = sorted((int(m[2]), name) for name, m in matches.items() if m)
-  # Fixed width, so that sorting the names sorts the numbers.
-  return {name: f"{matches[name][1]}{i:04d}"
-          for i, (_, name) in enumerate(numbered)}
+  """Returns old name -> new name; numbers stand for the order of tracing.
+
+  Functions of one name are counted by themselves: saving a module again traces
+  its signatures' wrappers anew, later than everything else.
+  """
+  matches = [m for m in map(pattern.fullmatch, names) if m]
+  counts = collections.Counter()
+  renamed = {}
+  for match in sorted(matches, key=lambda m: int(m[2])):
+    # Fixed width, so that sorting the names sorts the numbers.
+    renamed[match[0]] = f"{match[1]}{counts[match[1]]:04d}"
+    counts[match[1]] += 1
+  return renamed
 
 
 def _rename(proto: message.Message, names: Mapping[str, str],
@@ -118,13 +125,19 @@ def _rename_map(field, value, names: Mapping[str, str],
         value[key] = names[value[key]]
 
 
-def _write_fingerprint(export_dir: pathlib.Path) -> None:
-  """Writes fingerprint.pb with a uuid that follows from its other fields."""
+def _write_fingerprint(export_dir: pathlib.Path,
+                       saved: saved_model_pb2.SavedModel) -> None:
+  """Writes fingerprint.pb, every field of which follows from the content."""
   fingerprinting_utils.write_fingerprint(str(export_dir))
   path = export_dir / "fingerprint.pb"
   fingerprint = fingerprint_pb2.FingerprintDef.FromString(path.read_bytes())
+  # TensorFlow 2.21 hashes the object graph's maps in the order in which they
+  # happen to lie in memory: four calls gave three results.
+  fingerprint.saved_object_graph_hash = int.from_bytes(hashlib.sha256(
+      b"".join(graph.object_graph_def.SerializeToString(deterministic=True)
+               for graph in saved.meta_graphs)).digest()[:8], "big")
   fingerprint.ClearField("uuid")
   content = fingerprint.SerializeToString(deterministic=True)
-  fingerprint.uuid = str(uuid.UUID(
-      bytes=hashlib.sha256(content).digest()[:16], version=4))
+  fingerprint.uuid = str(int.from_bytes(
+      hashlib.sha256(content).digest()[:16], "big"))
   path.write_bytes(fingerprint.SerializeToString(deterministic=True))

@@ -1,0 +1,156 @@
+"""RegNet as a family: checkpoints become HubModules with manifest and text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hub_export import hub_module
+from hub_export import labels
+from hub_export.regnet import modules
+from hub_export.regnet import network
+from hub_export.regnet import resolve
+from hub_export.regnet import variants
+
+FAMILY = "regnet"
+FORMS = ("main", "portable")
+MIN_SIZE_PX = 32
+_COUNT_SIZE_PX = 224   # Multiply-adds are stated for this size.
+# Odd and unequal sides show wrong padding, unequal channels a wrong order.
+_GOLDEN_SHAPE = (2, 97, 64, 3)
+
+
+def hub_modules(resolved: resolve.Resolved,
+                form: str) -> Sequence[hub_module.HubModule]:
+  """Returns classifier and feature extractor; the latter alone without a head.
+
+  Args:
+    resolved: The checkpoint and what is known of it.
+    form: "main", whose gradients on a CPU need oneDNN, or "portable", whose
+      gradients work on every CPU.
+  """
+  checkpoint = resolved.checkpoint
+  net = network.Network(checkpoint.architecture, checkpoint.tensors,
+                        portable=form == "portable")
+  kinds = ["classifier"] if checkpoint.num_classes else []
+  return [_hub_module(resolved, net, kind, form)
+          for kind in [*kinds, "feature_extractor"]]
+
+
+def module_name(variant: str, dataset: resolve.Dataset, form: str,
+                kind: str) -> str:
+  """Returns such as "regnety600mf_digits_portable_feature_extractor"."""
+  middle = dataset.infix + ("" if form == "main" else f"{form}_")
+  task = "classification" if kind == "classifier" else kind
+  return f"{variants.compact_name(variant)}_{middle}{task}"
+
+
+def _hub_module(resolved: resolve.Resolved, net: network.Network, kind: str,
+                form: str) -> hub_module.HubModule:
+  arch = resolved.checkpoint.architecture
+  is_classifier = kind == "classifier"
+  names = labels.names(resolved.dataset.name) if is_classifier else ()
+  if is_classifier:
+    root = modules.Classifier(net, names, resolved.preprocessing)
+  else:
+    root = modules.FeatureExtractor(net, resolved.preprocessing)
+  signatures = root.trace()
+  golden = _golden_images()
+  return hub_module.HubModule(
+      name=module_name(arch.name, resolved.dataset, form, kind),
+      root=root, signatures=signatures, labels=names,
+      manifest=_manifest(resolved, kind, form),
+      golden_images=golden, golden_outputs=root(golden).numpy())
+
+
+def _golden_images() -> np.ndarray:
+  """Returns two unlike images: noise on slopes, channels of unlike range."""
+  random = np.random.default_rng(0)
+  batch, height, width, channels = _GOLDEN_SHAPE
+  noise = random.uniform(0, 0.5, _GOLDEN_SHAPE)
+  slopes = np.stack([np.linspace(0, 0.5, width) * np.ones((height, 1)),
+                     np.linspace(0.5, 0, height)[:, None] * np.ones(width)])
+  assert batch == len(slopes) and channels == 3
+  images = (noise + slopes[..., None]) * np.array([1.0, 0.7, 0.4])
+  return images.astype(np.float32)
+
+
+def _manifest(resolved: resolve.Resolved, kind: str,
+              form: str) -> dict[str, Any]:
+  """Returns the manifest, less what `saved_model.write` adds to it."""
+  checkpoint = resolved.checkpoint
+  arch = checkpoint.architecture
+  is_classifier = kind == "classifier"
+  classes = checkpoint.num_classes if is_classifier else 0
+  trainable, total = variants.parameter_counts(arch, classes)
+  other = "feature_extractor" if is_classifier else "classifier"
+  outputs = {"num_classes": classes} if is_classifier else {
+      "feature_dim": arch.feature_dim,
+      "endpoints": {f"stage{i}": stage.width
+                    for i, stage in enumerate(arch.stages, 1)}}
+  return {
+      "family": FAMILY, "variant": arch.name, "kind": kind, "form": form,
+      "companion": module_name(arch.name, resolved.dataset, form, other)
+                   if checkpoint.num_classes else None,
+      "is_demo": resolved.is_demo,
+      "checkpoint": {
+          "source": resolved.source, "format": checkpoint.layout.format,
+          "location": resolved.location, "files": list(resolved.files)},
+      "weights": {
+          "sha256": checkpoint.digest(with_head=is_classifier),
+          "backbone_sha256": checkpoint.digest(with_head=False)},
+      "parameters": {"trainable": trainable, "total": total},
+      "multiply_adds": {
+          "count": variants.multiply_adds(arch, classes, _COUNT_SIZE_PX),
+          "image_size_px": _COUNT_SIZE_PX},
+      "dataset": {
+          "name": resolved.dataset.name, "title": resolved.dataset.title,
+          "split": resolved.dataset.split,
+          "tfhub_tag": resolved.dataset.tfhub_tag},
+      "preprocessing": resolved.preprocessing.to_dict(),
+      "inputs": {"dtype": "float32", "min_size_px": MIN_SIZE_PX,
+                 "range": [0.0, 1.0], "channel_order": "RGB"},
+      "outputs": outputs,
+      "reported_accuracy": _reported(resolved),
+      "licence": {"id": resolved.licence_id, "text": resolved.licence},
+      "card": _card(resolved, kind),
+  }
+
+
+def _reported(resolved: resolve.Resolved) -> dict[str, Any] | None:
+  reported = resolved.reported
+  return reported and {
+      "top1": reported.top1, "top5": reported.top5, "source": reported.source,
+      "tolerance": reported.tolerance,
+      "tolerance_reason": reported.tolerance_reason}
+
+
+def _card(resolved: resolve.Resolved, kind: str) -> dict[str, Any]:
+  """Returns the family's text for a card; it has no number of its own."""
+  arch = resolved.checkpoint.architecture
+  size = arch.name.removeprefix("regnety_").upper()
+  task = ("Image classification" if kind == "classifier" else
+          "Image feature extraction")
+  title = f"RegNetY-{size}, {task.lower()}"
+  description = (
+      f"{task} with RegNetY-{size}, a convolutional network of the RegNet "
+      "design space with squeeze-and-excitation, trained on "
+      f"{resolved.dataset.title}.")
+  limits = ("Whatever the training images lack or carry in bias, the model "
+            "lacks or carries. It gives a class to every image, also where "
+            "none fits.")
+  use = ("Classifying photographs into the classes of the training data, and "
+         "fine-tuning for other image tasks.")
+  if resolved.is_demo:
+    description += (" This is a demo of the export pipeline on small images "
+                    "of digits, not a model for use.")
+    limits = ("A demo: it knows ten digits of one data set at one size, and "
+              "nothing else. " + limits)
+    use = "Trying out the pipeline from checkpoint to published model."
+  return {
+      "title": title, "description": description, "architecture": "regnety",
+      "training": resolved.training, "intended_use": use, "limits": limits,
+      "references": [
+          "Radosavovic, Kosaraju, Girshick, He, Dollár: Designing Network "
+          "Design Spaces. CVPR 2020. https://arxiv.org/abs/2003.13678"],
+  }
