@@ -196,8 +196,8 @@ def guarded(function: Callable[[], report.CheckResult]) -> report.CheckResult:
     return report.failed(str(e))
   except Exception as e:  # pylint: disable=broad-exception-caught
     # A broken export may fail in any way; the other checks still tell more.
-    lines = str(e).strip().splitlines() or [""]
-    return report.failed(f"{type(e).__name__}: {lines[0][:500]}")
+    # TensorFlow's messages have many lines; what happened may be in any.
+    return report.failed(f"{type(e).__name__}: {' '.join(str(e).split())[:600]}")
 
 
 def _finish(export_dir: pathlib.Path,

@@ -144,7 +144,10 @@ def mirrored(subject: subject_lib.Subject) -> report.CheckResult:
     return report.not_run(
         "TensorFlow was started with one device in this process. Run the check "
         "program, which makes two.")
-  strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+  # Not the default reduction: its collectives are numbered per process, so a
+  # second strategy in a process mixes them up (TF 2.21, "Shape mismatch").
+  strategy = tf.distribute.MirroredStrategy(
+      ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
   with strategy.scope():
     model = _keras_model(subject)
   result = _judge(_fit(subject, model), "two replicas")

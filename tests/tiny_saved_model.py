@@ -58,12 +58,16 @@ class Root(tf.Module):
       images = images[..., ::-1]
     x = tf.nn.conv2d(images - 0.4, v["stem/conv"], strides=2, padding="SAME")
     moves = training or self._fault == "moving_at_inference"
+    if self._fault == "frozen_statistics":
+      moves = False
     if moves:
       mean, variance = tf.nn.moments(x, [0, 1, 2])
       step = 0.1 if self._fault == "fixed_momentum" else 1 - momentum
       for name, batch in (("mean", mean), ("variance", variance)):
         moving = v[f"stem/moving_{name}"]
         moving.assign(moving - step * (moving - tf.stop_gradient(batch)))
+    elif training:
+      mean, variance = tf.nn.moments(x, [0, 1, 2])
     if not training:
       mean, variance = v["stem/moving_mean"], v["stem/moving_variance"]
     gamma = v["stem/gamma"]
@@ -78,7 +82,12 @@ class Root(tf.Module):
         x[:, i * height // 3:(i + 1) * height // 3,
           j * width // 3:(j + 1) * width // 3], [1, 2])
              for i in range(3) for j in range(3)]
-    return tf.concat(parts, -1), x
+    features = tf.concat(parts, -1)
+    if self._fault == "constant":
+      features = tf.zeros_like(features)
+    if self._fault == "batch_mean":
+      features -= tf.reduce_mean(features, 0)
+    return features, x
 
   @tf.function
   def __call__(self, images, training=False, batch_norm_momentum=0.9,
@@ -116,9 +125,12 @@ class Root(tf.Module):
       outputs = self(images)
       if not self._is_classifier:
         return {"features": outputs}
+      labels = self._labels
+      if self._fault == "label_names":
+        labels = labels[::-1]
       values, classes = tf.math.top_k(tf.nn.softmax(outputs), 5)
       return {"classes": classes, "probabilities": values,
-              "labels": tf.gather(tf.constant(self._labels), classes)}
+              "labels": tf.gather(tf.constant(labels), classes)}
 
     signatures = {"serving_default": serving, "image_bytes": image_bytes}
     if self._is_classifier:
@@ -171,7 +183,7 @@ def write(output_dir: pathlib.Path, data_dir: pathlib.Path,
       "companion": f"local/{names[not is_classifier]}", "is_demo": True,
       "checkpoint": {"source": "demo", "format": "keras_h5",
                      "location": "demo", "files": [
-                         {"name": "tiny.h5", "sha256": "0" * 64, "bytes": 9}]},
+                         {"name": "tiny.h5", "sha256": "5a" * 32, "bytes": 9}]},
       "weights": {"sha256": _digest(weights, ""),
                   "backbone_sha256": _digest(_solved(data_dir)[0], "stem/")},
       "parameters": {

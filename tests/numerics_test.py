@@ -1,0 +1,93 @@
+"""Tests of the numerics checks on sound exports and on planted faults."""
+
+import numpy as np
+import pytest
+
+from checks import numerics
+from checks import subject as subject_lib
+from tests import tiny_saved_model
+from tests import tiny_subject
+
+CHECKS = {f.__name__: f for f in (
+    numerics.golden, numerics.batch_sizes, numerics.image_sizes,
+    numerics.repeatable, numerics.image_bytes, numerics.feature_vector)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  """Returns a function from (kind, fault) to a subject, each export once."""
+  directory = tmp_path_factory.mktemp("made")
+  exports = {}
+
+  def make(kind="classifier", fault=None):
+    if (kind, fault) not in exports:
+      exports[kind, fault] = tiny_saved_model.write(
+          directory / f"{kind}_{fault}", directory / "data", kind, fault)
+    return tiny_subject.of(exports[kind, fault])
+
+  return make
+
+
+@pytest.mark.parametrize("kind", ["classifier", "feature_extractor"])
+@pytest.mark.parametrize("name", CHECKS)
+def test_sound(made, kind, name):
+  result = CHECKS[name](made(kind))
+  assert result.status == "passed", result.message
+
+
+@pytest.mark.parametrize("fault, name, message", [
+    ("tampered_golden", "golden", "2 golden outputs differ by 1.0e-02"),
+    ("bgr", "golden", "2 golden outputs differ by"),
+    ("nan_weights", "golden", "2 golden outputs differ by inf"),
+    ("nan_weights", "image_sizes", "32 x 32: outputs that are not finite"),
+    ("image_bytes_scale", "image_bytes", "differ by"),
+    ("label_names", "image_bytes", "labels are not those of the classes"),
+    ("constant", "repeatable", "unlike images give the same outputs"),
+    ("batch_mean", "batch_sizes", "batches of 1, 3 and 8 differ by"),
+])
+def test_fault(made, fault, name, message):
+  result = CHECKS[name](made(fault=fault))
+  assert result.status == "failed"
+  assert message in result.message
+
+
+def test_feature_extractor_whose_image_bytes_differ(made):
+  result = numerics.image_bytes(made("feature_extractor", "image_bytes_scale"))
+  assert result.status == "failed"
+
+
+def test_features_of_another_layer(made, monkeypatch):
+  kernel, bias = subject_lib.head(made().model)
+  monkeypatch.setattr(subject_lib, "head",
+                      lambda model: (kernel[::-1], bias))
+  assert numerics.feature_vector(made()).status == "failed"
+
+
+def test_endpoint_of_other_depth(made):
+  subject = made("feature_extractor")
+  subject.manifest["outputs"]["endpoints"]["stage1"] = 7
+  result = numerics.feature_vector(subject)
+  assert "expected 7 channels" in result.message
+
+
+class TestDifference:
+
+  def test_in_standard_deviations(self):
+    # Standard deviation of 0 and 2 is 1; off by 0.5.
+    assert subject_lib.difference([0.0, 2.5], [0.0, 2.0]) == 0.5
+
+  @pytest.mark.parametrize("found", [
+      [np.nan, 0.0], [np.inf, 0.0], [0.0], [[0.0, 2.0]]])
+  def test_never_small_for_broken_values(self, found):
+    assert subject_lib.difference(found, [0.0, 2.0]) == np.inf
+
+
+class TestProbeImages:
+
+  def test_tell_mistakes_apart(self):
+    images = subject_lib.probe_images(3, 32, 48)
+    assert images.shape == (3, 32, 48, 3)
+    assert 0 <= images.min() and images.max() <= 1
+    for other in (images[..., ::-1], images[:, :, ::-1], images[:, ::-1],
+                  images[::-1]):
+      assert np.abs(images - other).mean() > 0.05

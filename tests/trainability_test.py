@@ -1,0 +1,92 @@
+"""Tests of the trainability checks on sound exports and planted faults."""
+
+import pytest
+
+from checks import trainability
+from tests import tiny_saved_model
+from tests import tiny_subject
+
+CHECKS = {f.__name__: f for f in (
+    trainability.gradients, trainability.moving_statistics,
+    trainability.fine_tuning, trainability.mirrored)}
+
+# Before any test computes something, also those of other files.
+trainability.two_logical_devices()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  """Returns a function from (kind, fault) to a subject, each export once."""
+  directory = tmp_path_factory.mktemp("made")
+  exports = {}
+
+  def make(kind="classifier", fault=None):
+    if (kind, fault) not in exports:
+      exports[kind, fault] = tiny_saved_model.write(
+          directory / f"{kind}_{fault}", directory / "data", kind, fault)
+    return tiny_subject.of(exports[kind, fault])
+
+  return make
+
+
+@pytest.mark.parametrize("kind", ["classifier", "feature_extractor"])
+@pytest.mark.parametrize("name", CHECKS)
+def test_sound(made, kind, name):
+  result = CHECKS[name](made(kind))
+  assert result.status == "passed", result.message
+
+
+@pytest.mark.parametrize("fault, name, message", [
+    ("untrainable", "gradients", "stem/gamma:0 has no gradient"),
+    ("nan_weights", "gradients", "is not finite"),
+    ("moving_at_inference", "moving_statistics",
+     "stem/moving_mean:0 changes at inference"),
+    ("fixed_momentum", "moving_statistics",
+     "at 0.5 it moves 1.00 times as far as at 0.9, expected 5"),
+    ("frozen_statistics", "moving_statistics",
+     "stem/moving_variance:0 does not move in training"),
+    ("nan_weights", "fine_tuning", "the loss is not finite"),
+    ("drifting_replicas", "mirrored", "replicas drift apart"),
+])
+def test_fault(made, fault, name, message):
+  result = CHECKS[name](made(fault=fault))
+  assert result.status == "failed"
+  assert message in result.message
+
+
+class TestSaveAndReload:
+
+  def test_after_fine_tuning(self, made):
+    subject = made()
+    trainability.fine_tuning(subject)
+    result = trainability.save_and_reload(subject)
+    assert result.status == "passed", result.message
+
+  def test_without_fine_tuning(self, made):
+    assert trainability.save_and_reload(made()).status == "not_run"
+
+  def test_reloaded_weights_are_compared(self, made, monkeypatch):
+    subject = made()
+    trainability.fine_tuning(subject)
+    load = trainability.tf_keras.models.load_model
+
+    def spoilt(*args, **kwargs):
+      model = load(*args, **kwargs)
+      model.layers[-1].kernel.assign_add(
+          0.01 * model.layers[-1].kernel)
+      return model
+
+    monkeypatch.setattr(trainability.tf_keras.models, "load_model", spoilt)
+    result = trainability.save_and_reload(subject)
+    assert result.status == "failed"
+    assert "from h5, predictions differ" in result.message
+
+
+class TestUnfitReason:
+
+  def test_main_form_without_onednn(self, made, monkeypatch):
+    subject = made()
+    monkeypatch.setattr(trainability, "has_onednn", lambda: False)
+    assert trainability.unfit_reason(subject) is None
+    subject.manifest["form"] = "main"
+    assert "--form=portable" in trainability.unfit_reason(subject)
