@@ -7,10 +7,12 @@ Importing TensorFlow takes seconds, so programs import what needs it inside
 `main`: help texts and usage errors come at once.
 """
 
+import contextlib
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app
 from absl import flags
@@ -46,6 +48,28 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
       return _print_error("interrupted; nothing half-written was left", 130)
 
   app.run(guarded, flags_parser=_parse_flags)
+
+
+@contextlib.contextmanager
+def quiet_start() -> Iterator[None]:
+  """Keeps TensorFlow's start-up chatter off the terminal while it is imported.
+
+  Its C++ code writes to the file descriptor, before any log level counts. If
+  the block fails, what was held back is written after all.
+  """
+  sys.stderr.flush()
+  kept = os.dup(2)
+  with tempfile.TemporaryFile() as held:
+    os.dup2(held.fileno(), 2)
+    try:
+      yield
+    except BaseException:
+      held.seek(0)
+      os.write(kept, held.read())
+      raise
+    finally:
+      os.dup2(kept, 2)
+      os.close(kept)
 
 
 def user_path(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -1,6 +1,6 @@
 """RegNet as a family: checkpoints become HubModules with manifest and text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ _GOLDEN_SHAPE = (2, 97, 64, 3)
 
 
 def hub_modules(resolved: resolve.Resolved,
-                form: str) -> Sequence[hub_module.HubModule]:
-  """Returns classifier and feature extractor; the latter alone without a head.
+                form: str) -> Iterator[hub_module.HubModule]:
+  """Yields classifier and feature extractor; the latter alone without a head.
 
   Args:
     resolved: The checkpoint and what is known of it.
@@ -33,8 +33,8 @@ def hub_modules(resolved: resolve.Resolved,
   net = network.Network(checkpoint.architecture, checkpoint.tensors,
                         portable=form == "portable")
   kinds = ["classifier"] if checkpoint.num_classes else []
-  return [_hub_module(resolved, net, kind, form)
-          for kind in [*kinds, "feature_extractor"]]
+  for kind in [*kinds, "feature_extractor"]:
+    yield _hub_module(resolved, net, kind, form)
 
 
 def module_name(variant: str, dataset: resolve.Dataset, form: str,

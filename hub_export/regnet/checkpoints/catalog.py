@@ -15,6 +15,8 @@ from hub_export import errors
 from hub_export import preprocessing
 from hub_export.regnet import variants
 
+pooch.get_logger().setLevel("WARNING")  # The progress bar says enough.
+
 _TIMEOUT_S = 20  # To connect, and between two pieces of a download.
 
 

@@ -1,0 +1,193 @@
+r"""Turns a trained checkpoint into checked TensorFlow Hub modules.
+
+  bazel run //hub_export:export -- --variant=600mf
+  bazel run //hub_export:export -- --variant=600mf --checkpoint=my_600mf.h5
+
+Writes a classifier and a feature extractor as SavedModels, each a new version
+under <output_dir>/<publisher>/<name>/, runs the quick checks on them and writes
+their cards. Without --checkpoint it takes the ImageNet weights of
+tf.keras.applications or, where they cannot be had, trains a small demo.
+
+Exit status: 0 done, 1 something about the input or the machine (one message
+says what), 2 wrong usage.
+"""
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from hub_export import errors
+from hub_export import export_dirs
+from hub_export import program
+
+_VARIANT = flags.DEFINE_string(
+    "variant", None,
+    "Architecture: 200mf, 400mf, 600mf or 800mf, or another published spelling "
+    "such as regnety_600mf or RegNetY006.", required=True)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None,
+    "What to export: a path (a .h5 file of tf_keras.applications, or the "
+    "prefix of a TensorFlow checkpoint of the regnety project), a name of the "
+    "catalog (keras:regnety006, regnety:600mf), or demo. By default the "
+    "variant's ImageNet weights or, if they cannot be had, the demo.")
+_PUBLISHER = flags.DEFINE_string(
+    "publisher", "local",
+    "First part of the handle: lower-case letters, digits and hyphens.")
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", "exports", "Directory of all exports; made if missing.")
+_FORM = flags.DEFINE_enum(
+    "form", "main", ["main", "portable"],
+    "main is the fast one; to be trained on a CPU it needs a TensorFlow with "
+    "oneDNN, as on x86 Linux by default. portable can be trained on every CPU, "
+    "at some 15 % more time per step.")
+_REPORTED_TOP1 = flags.DEFINE_float(
+    "reported_top1", None,
+    "Top-1 accuracy that is reported for an own checkpoint, in percent; the "
+    "checks hold their measurement against it.", 0, 100)
+_REPORTED_TOP5 = flags.DEFINE_float(
+    "reported_top5", None, "The same for top-5.", 0, 100)
+_REPORTED_SOURCE = flags.DEFINE_string(
+    "reported_source", "the exporter",
+    "Where or by whom these figures were reported, for the card.")
+_OFFLINE = flags.DEFINE_bool("offline", False, "Use no network at all.")
+_FORCE = flags.DEFINE_bool(
+    "force", False,
+    "Make a new version even if the newest one has this very content.")
+
+_TOLERANCE = 0.1  # Points; what identical preprocessing leaves open.
+
+
+def main(_: Sequence[str]) -> int:
+  # Cheap checks first; the imports below take TensorFlow's seconds.
+  from hub_export.regnet import variants  # pylint: disable=g-import-not-at-top
+  variant = variants.by_name(_VARIANT.value)
+  export_dirs.check_publisher(_PUBLISHER.value)
+  if _REPORTED_TOP5.value is not None and _REPORTED_TOP1.value is None:
+    raise errors.UsageError("--reported_top5 needs --reported_top1 as well")
+  # pylint: disable=g-import-not-at-top
+  with program.quiet_start():
+    from hub_export import saved_model
+    from hub_export.regnet import family
+    from hub_export.regnet import resolve
+
+  _say(f"[1/3] Reading the checkpoint for {variant.name}")
+  resolved = resolve.resolve(
+      _CHECKPOINT.value, variant, program.cache_dir(), _OFFLINE.value,
+      program.user_path, _say)
+  resolved = _with_reported(resolved)
+  if not resolved.checkpoint.num_classes:
+    _say("The checkpoint has no head: the feature extractor is exported alone.")
+
+  output_dir = program.user_path(_OUTPUT_DIR.value)
+  output_dir = program.user_path(_OUTPUT_DIR.value)
+  _say(f"[2/3] Writing SavedModels to {_relative(output_dir)}")
+  written, checks = [], []
+  try:
+    for module in family.hub_modules(resolved, _FORM.value):
+      result = saved_model.write(module, output_dir, _PUBLISHER.value,
+                                 _FORCE.value)
+      _say(f"  {_relative(result.export_dir)}" + (
+          "" if result.is_new else
+          "  (unchanged: the newest version has this very content)"))
+      written.append(result)
+      # The first module is checked while the second is being built.
+      checks.append(_start_check(result.export_dir))
+    _say("[3/3] Quick checks, reports and cards")
+    failed = [w.export_dir for w, check in zip(written, checks)
+              if not _has_passed(w.export_dir, check)]
+  finally:
+    for check in checks:
+      if check is not None and check.poll() is None:
+        check.terminate()
+  _summarise(written, resolved.is_demo, failed)
+  return 1 if failed else 0
+
+
+def _with_reported(resolved):
+  """Returns the checkpoint with the figures that the user reports for it."""
+  if _REPORTED_TOP1.value is None:
+    return resolved
+  if resolved.reported is not None:
+    raise errors.UsageError(
+        f"{resolved.location} has a reported accuracy already "
+        f"({resolved.reported.top1:.2f} %, {resolved.reported.source}); "
+        "--reported_top1 is for checkpoints of your own")
+  from hub_export.regnet.checkpoints import catalog  # pylint: disable=g-import-not-at-top
+  return dataclasses.replace(resolved, reported=catalog.Accuracy(
+      _REPORTED_TOP1.value, _REPORTED_TOP5.value, _REPORTED_SOURCE.value,
+      _TOLERANCE, "the same weights, data and preprocessing are assumed"))
+
+
+def _start_check(export_dir: pathlib.Path) -> subprocess.Popen | None:
+  """Starts the quick checks in a process of their own, if they are needed."""
+  if _is_checked(export_dir):
+    return None
+  # The directory above the packages, which is not the current one under Bazel.
+  root = str(pathlib.Path(__file__).absolute().parents[1])
+  environment = dict(os.environ)
+  environment["PYTHONPATH"] = os.pathsep.join(
+      [root, *filter(None, [environment.get("PYTHONPATH")])])
+  return subprocess.Popen(
+      [sys.executable, "-m", "checks.check", f"--export_dir={export_dir}",
+       "--quick"], env=environment, stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT, text=True)
+
+
+def _has_passed(export_dir: pathlib.Path,
+                check: subprocess.Popen | None) -> bool:
+  """Waits for the quick checks; shows what they say if they failed."""
+  output = check.communicate()[0] if check else ""
+  passed = check is None or check.returncode == 0
+  _say(f"  {_relative(export_dir)}: "
+       + ("passed before" if check is None else "passed" if passed else
+          f"FAILED\n{output}"))
+  return passed
+
+
+def _is_checked(export_dir: pathlib.Path) -> bool:
+  """Returns whether a report of these very bytes is there already."""
+  from checks import report  # pylint: disable=g-import-not-at-top
+  try:
+    made = report.read(export_dirs.report_path(export_dir))
+  except errors.HubExportError:
+    return False
+  return (made.status != report.FAILED
+          and made.export_sha256 == export_dirs.digest(export_dir)
+          and export_dirs.card_path(export_dir).is_file())
+
+
+def _summarise(written, is_demo: bool, failed: Sequence[pathlib.Path]) -> None:
+  """Says what was made and what to type next."""
+  if failed:
+    _say("\nChecks failed (see above); the exports are kept for a closer look "
+         "and cannot be published.")
+    return
+  _say("\nMade:" if any(w.is_new for w in written) else "\nAlready there:")
+  for w in written:
+    _say(f"  SavedModel  {_relative(w.export_dir)}/\n"
+         f"  card        {_relative(export_dirs.card_path(w.export_dir))}")
+  if is_demo:
+    _say("They are a demo on digits, not ImageNet models.")
+  first = _relative(written[0].export_dir)
+  _say(f"\nUse it:   hub.KerasLayer({str(first)!r}, trainable=True)\n"
+       "Next, all checks, without which nothing is published:\n"
+       f"  {program.command('//checks:check')} --export_dir={first}")
+
+
+def _relative(path: pathlib.Path) -> pathlib.Path:
+  """Returns a path as the user would type it from where they stand."""
+  start = program.user_path("")
+  return path.relative_to(start) if path.is_relative_to(start) else path
+
+
+def _say(text: str) -> None:
+  print(text, flush=True)
+
+
+if __name__ == "__main__":
+  program.run(main)
