@@ -217,10 +217,10 @@ def _compare(rate: report.Rate, expected: float, reported: Mapping
   # A hair for the binary fractions of percentages.
   if abs(value - expected) <= reported["tolerance"] + 1e-9:
     return report.passed(
-        f"{_percent(rate)}, reported {expected} %, tolerance "
+        f"{_percent(rate)}, reported {expected:.6g} %, tolerance "
         f"{reported['tolerance']} points", measured=value, reported=expected)
   return report.failed(
-      f"measured {_percent(rate)}, but {expected} % is reported "
+      f"measured {_percent(rate)}, but {expected:.6g} % is reported "
       f"({reported['source']}); expected within {reported['tolerance']} points",
       measured=value, reported=expected)
 

@@ -6,6 +6,7 @@ processor, before TensorFlow computes anything.
 
 import pathlib
 import tempfile
+import warnings
 from typing import Any
 
 import numpy as np
@@ -182,7 +183,10 @@ def save_and_reload(subject: subject_lib.Subject) -> report.CheckResult:
     for name, options in (("model.h5", {"save_format": "h5"}),
                           ("model", {"save_format": "tf"})):
       path = str(pathlib.Path(directory, name))
-      model.save(path, **options)
+      with warnings.catch_warnings():
+        # Users save to .h5, legacy or not.
+        warnings.filterwarnings("ignore", message="You are saving your model")
+        model.save(path, **options)
       reloaded = tf_keras.models.load_model(
           path, custom_objects={"KerasLayer": hub.KerasLayer})
       worst = subject_lib.difference(reloaded(images, training=False), expected)
