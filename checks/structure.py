@@ -196,7 +196,8 @@ def _expected_signatures(subject: subject_lib.Subject
       "image_bytes": (encoded, {
           "classes": f"int32 [?, {k}]", "labels": f"string [?, {k}]",
           "probabilities": f"float32 [?, {k}]"}),
-      "feature_vector": (images, {"features": f"float32 [?, {_width(subject)}]"}),
+      "feature_vector": (
+          images, {"features": f"float32 [?, {_width(subject)}]"}),
   }
 
 

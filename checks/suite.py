@@ -197,7 +197,8 @@ def guarded(function: Callable[[], report.CheckResult]) -> report.CheckResult:
   except Exception as e:  # pylint: disable=broad-exception-caught
     # A broken export may fail in any way; the other checks still tell more.
     # TensorFlow's messages have many lines; what happened may be in any.
-    return report.failed(f"{type(e).__name__}: {' '.join(str(e).split())[:600]}")
+    text = " ".join(str(e).split())
+    return report.failed(f"{type(e).__name__}: {text[:600]}")
 
 
 def _finish(export_dir: pathlib.Path,
