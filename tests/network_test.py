@@ -1,0 +1,157 @@
+"""The network's parts against formulas written out in numpy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hub_export.regnet import network
+from hub_export.regnet import variants
+
+_RNG = np.random.default_rng(7)
+
+
+def _bn_tensors(prefix, width):
+  return {f"{prefix}/{leaf}": _RNG.uniform(low, high, width).astype("f")
+          for leaf, low, high in (("gamma", 0.5, 1.5), ("beta", -1, 1),
+                                  ("moving_mean", -1, 1),
+                                  ("moving_variance", 0.5, 2))}
+
+
+@pytest.fixture(scope="module")
+def small():
+  """A whole network of the smallest variant with unlike statistics."""
+  arch = variants.architecture(variants.by_name("200mf"), "keras")
+  tensors = network.initial_tensors(arch, 10, seed=3)
+  for name in tensors:
+    if name.endswith(("/gamma", "/moving_variance")):
+      tensors[name] = _RNG.uniform(0.7, 1.4, tensors[name].shape).astype("f")
+    elif name.endswith(("/beta", "/moving_mean", "/bias")):
+      tensors[name] = _RNG.normal(0, 0.2, tensors[name].shape).astype("f")
+  return arch, tensors
+
+
+def test_batch_norm_at_inference():
+  t = _bn_tensors("bn", 3)
+  x = _RNG.normal(size=(2, 4, 5, 3)).astype("f")
+  expected = ((x - t["bn/moving_mean"])
+              / np.sqrt(t["bn/moving_variance"] + 1e-5)
+              * t["bn/gamma"] + t["bn/beta"])
+  actual = network.BatchNorm("bn", t)(x, False, 0.9)
+  np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.25, 0.0, 1.0])
+def test_batch_norm_in_training(momentum):
+  t = _bn_tensors("bn", 3)
+  x = _RNG.normal(2, 3, size=(2, 4, 5, 3)).astype("f")
+  mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+  bn = network.BatchNorm("bn", t)
+  actual = bn(x, True, momentum)
+  np.testing.assert_allclose(
+      actual, (x - mean) / np.sqrt(variance + 1e-5) * t["bn/gamma"]
+      + t["bn/beta"], atol=1e-4)
+  # The variance that is kept is the unbiased one, of n - 1.
+  unbiased = variance * 40 / 39
+  for moving, old, new in (
+      (bn.moving_mean, t["bn/moving_mean"], mean),
+      (bn.moving_variance, t["bn/moving_variance"], unbiased)):
+    np.testing.assert_allclose(
+        moving, momentum * old + (1 - momentum) * new, rtol=1e-4)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("portable", [False, True])
+def test_grouped_conv_bn(training, portable):
+  """The folded way of inference equals convolution, then batch norm."""
+  t = _bn_tensors("b/bn", 6)
+  t["b/conv"] = _RNG.normal(size=(3, 3, 2, 6)).astype("f")
+  x = _RNG.normal(size=(2, 7, 8, 6)).astype("f")
+  part = network.GroupedConvBN("b", t, 2, portable)
+  actual = part(x, training, 0.9)
+  y = np.concatenate([tf.nn.conv2d(x[..., i:i + 2], t["b/conv"][..., i:i + 2],
+                                   2, "SAME") for i in (0, 2, 4)], -1)
+  mean = y.mean((0, 1, 2)) if training else t["b/bn/moving_mean"]
+  variance = y.var((0, 1, 2)) if training else t["b/bn/moving_variance"]
+  expected = ((y - mean) / np.sqrt(variance + 1e-5) * t["b/bn/gamma"]
+              + t["b/bn/beta"])
+  np.testing.assert_allclose(actual, expected, atol=2e-4)
+
+
+def test_squeeze_excite():
+  t = {"se/squeeze/kernel": _RNG.normal(size=(1, 1, 4, 2)).astype("f"),
+       "se/squeeze/bias": _RNG.normal(size=2).astype("f"),
+       "se/excite/kernel": _RNG.normal(size=(1, 1, 2, 4)).astype("f"),
+       "se/excite/bias": _RNG.normal(size=4).astype("f")}
+  x = _RNG.normal(size=(3, 5, 6, 4)).astype("f")
+  hidden = np.maximum(x.mean((1, 2)) @ t["se/squeeze/kernel"][0, 0]
+                      + t["se/squeeze/bias"], 0)
+  gate = 1 / (1 + np.exp(-(hidden @ t["se/excite/kernel"][0, 0]
+                           + t["se/excite/bias"])))
+  np.testing.assert_allclose(network.SqueezeExcite("se", t)(x),
+                             x * gate[:, None, None], atol=1e-5)
+
+
+def test_endpoints_are_the_stages(small):
+  arch, tensors = small
+  net = network.Network(arch, tensors)
+  images = _RNG.uniform(size=(2, 64, 96, 3)).astype("f")
+  features, endpoints = net.features(images, False, 0.9)
+  assert {k: tuple(v.shape) for k, v in endpoints.items()} == {
+      "stage1": (2, 16, 24, 24), "stage2": (2, 8, 12, 56),
+      "stage3": (2, 4, 6, 152), "stage4": (2, 2, 3, 368)}
+  np.testing.assert_allclose(features, np.mean(endpoints["stage4"], (1, 2)),
+                             atol=1e-6)
+  assert min(np.min(v) for v in endpoints.values()) >= 0  # After the ReLU.
+
+
+def test_portable_network_computes_and_learns_the_same(small):
+  arch, tensors = small
+  images = _RNG.uniform(size=(4, 40, 33, 3)).astype("f")
+  results = []
+  for portable in (False, True):
+    net = network.Network(arch, tensors, portable)
+    with tf.GradientTape() as tape:
+      logits = net.logits(net.features(images, True, 0.9)[0])
+      loss = tf.reduce_sum(tf.nn.log_softmax(logits)[:, 3])
+    gradients = tape.gradient(loss, net.trainable_variables)
+    results.append((logits, gradients))
+  (logits, gradients), (portable_logits, portable_gradients) = results
+  np.testing.assert_allclose(portable_logits, logits, atol=1e-5)
+  for got, wanted in zip(portable_gradients, gradients, strict=True):
+    np.testing.assert_allclose(
+        got, wanted, atol=2e-3 * max(1.0, float(np.abs(wanted).max())))
+
+
+def test_normalisation_is_the_sources_own(small):
+  """regnety's network subtracts the mean; feeding it normalised images undoes
+  nothing but that."""
+  rules = variants.convention("regnety")
+  arch = variants.architecture(variants.by_name("200mf"), "regnety")
+  net = network.Network(arch, network.initial_tensors(arch, 10, seed=1))
+  images = _RNG.uniform(size=(2, 64, 64, 3)).astype("f")
+  normalised = (images - np.array(rules.mean, "f")) / np.array(rules.std, "f")
+  stem = net.stem(normalised, False, 0.9)
+  assert stem.shape == (2, 31, 31, 32)  # VALID: one less than SAME.
+  expected = net.stem
+  seen = []
+  net.stem = lambda x, *_: seen.append(x) or expected(x, False, 0.9)
+  net.features(images, False, 0.9)
+  np.testing.assert_allclose(seen[0], normalised, atol=1e-5)
+
+
+def test_moving_statistics_are_kept_for_replicas(small):
+  net = network.Network(*small)
+  moving = [v for v in net.variables if "/moving_" in v.name]
+  # One batch norm in the stem, three a block, one a shortcut.
+  assert len(moving) == 2 * (1 + 3 * 13 + 4)
+  for v in moving:
+    assert not v.trainable
+    assert v.synchronization == tf.VariableSynchronization.ON_READ
+    assert v.aggregation == tf.VariableAggregation.MEAN
+
+
+def test_tensors_of_another_network_are_refused(small):
+  arch, tensors = small
+  with pytest.raises(ValueError, match="stage1/block1/a/conv"):
+    network.Network(arch, {n: t for n, t in tensors.items()
+                           if n != "stage1/block1/a/conv"})
