@@ -126,14 +126,13 @@ def _commit(manifest: Mapping[str, Any], temporary: pathlib.Path,
   with _lock(model_dir):
     found = export_dirs.versions(model_dir)
     if found and not force:
-      newest = model_dir / str(found[-1])
-      if _same(manifest, temporary, newest):
-        return Written(newest, is_new=False)
+      newest = export_dirs.Handle(publisher, model_dir.name, found[-1])
+      newest_dir = model_dir / str(newest.version)
+      if _same(_manifest_bytes(manifest, newest), temporary, newest_dir):
+        return Written(newest_dir, is_new=False)
     version = _next_version(model_dir)
     handle = export_dirs.Handle(publisher, model_dir.name, version)
-    text = json.dumps({**manifest, "handle": str(handle)}, indent=2,
-                      sort_keys=True, ensure_ascii=False)
-    _write(temporary / export_dirs.MANIFEST, (text + "\n").encode())
+    _write(temporary / export_dirs.MANIFEST, _manifest_bytes(manifest, handle))
     for path in [temporary, *temporary.rglob("*")]:
       path.chmod(0o755 if path.is_dir() else 0o644)
       export_dirs.fsync(path)
@@ -143,20 +142,27 @@ def _commit(manifest: Mapping[str, Any], temporary: pathlib.Path,
     return Written(export_dir, is_new=True)
 
 
-def _same(manifest: Mapping[str, Any], temporary: pathlib.Path,
+def _manifest_bytes(manifest: Mapping[str, Any],
+                    handle: export_dirs.Handle) -> bytes:
+  """Returns the manifest's file, with the handle in it."""
+  text = json.dumps({**manifest, "handle": str(handle)}, indent=2,
+                    sort_keys=True, ensure_ascii=False)
+  return (text + "\n").encode()
+
+
+def _same(manifest: bytes, temporary: pathlib.Path,
           newest: pathlib.Path) -> bool:
-  """Returns whether a version has this content, but for the handle."""
+  """Returns whether a version is, to the byte, this manifest and content."""
   try:
-    other = export_dirs.read_manifest(newest)
+    listing = export_dirs.files(newest)
   except errors.HubExportError:
     return False  # A damaged version is no reason not to make a sound one.
-  del other["handle"]
-  if other != json.loads(json.dumps(manifest)):
-    return False
-  listing = [p for p in export_dirs.files(newest) if p != export_dirs.MANIFEST]
-  return listing == export_dirs.files(temporary) and all(
-      export_dirs.file_sha256(temporary / p)
-      == export_dirs.file_sha256(newest / p) for p in listing)
+  listing = [p for p in listing if p != export_dirs.MANIFEST]
+  path = newest / export_dirs.MANIFEST
+  return (path.is_file() and path.read_bytes() == manifest
+          and listing == export_dirs.files(temporary)
+          and all(export_dirs.file_sha256(temporary / p)
+                  == export_dirs.file_sha256(newest / p) for p in listing))
 
 
 def _next_version(model_dir: pathlib.Path) -> int:
@@ -186,8 +192,8 @@ def _made(directory: pathlib.Path) -> Iterator[None]:
     if path.exists():
       break
     new.append(path)
-  directory.mkdir(parents=True, exist_ok=True)
   try:
+    directory.mkdir(parents=True, exist_ok=True)
     yield
   except BaseException:
     for path in new:
