@@ -79,8 +79,11 @@ def main(_: Sequence[str]) -> int:
   export_dirs.read_manifest(export_dir)  # A wrong path is told at once.
   # tensorflow-hub 0.16.1 makes setuptools warn about tensorflow-hub.
   warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+  # One check saves to .h5 on purpose.
+  warnings.filterwarnings("ignore", message="You are saving your model")
   # TensorFlow takes seconds to import; usage errors have come before.
-  from checks import suite  # pylint: disable=g-import-not-at-top
+  with program.quiet_start():
+    from checks import suite  # pylint: disable=g-import-not-at-top
 
   # TFDS 4.9.10 uses what TensorFlow 2.21 calls deprecated.
   python_logging.getLogger("tensorflow").setLevel(python_logging.ERROR)
@@ -106,6 +109,7 @@ def _conclude(checked: report.Report, export_dir: pathlib.Path) -> int:
     print(f"top-1 {top1['value']:.2f} % ({top1['low']:.2f} to "
           f"{top1['high']:.2f}) on {opened['name']}/{opened['split']}, "
           f"{opened['num_examples']:,} examples")
+  export_dir = program.shown_path(export_dir)
   print(f"report  {export_dirs.report_path(export_dir)}\n"
         f"card    {export_dirs.card_path(export_dir)}")
   failed = [f"{c.group}/{c.name}" for c in checked.checks

@@ -20,7 +20,7 @@ from hub_export import preprocessing
 
 # What a golden output may be off, and what two ways of computing the same may
 # differ by, in standard deviations of the outputs: float32 summed in another
-# order was seen to stay below a tenth of it, on other processors as well.
+# order was seen to stay below a tenth of it.
 TOLERANCE = 1e-4
 
 

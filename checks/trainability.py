@@ -145,8 +145,8 @@ def mirrored(subject: subject_lib.Subject) -> report.CheckResult:
     return report.not_run(
         "TensorFlow was started with one device in this process. Run the check "
         "program, which makes two.")
-  # Not the default reduction: its collectives are numbered per process, so a
-  # second strategy in a process mixes them up (TF 2.21, "Shape mismatch").
+  # Not the default reduction: with its collectives the second export that one
+  # process checked was once seen to fail (TF 2.21).
   strategy = tf.distribute.MirroredStrategy(
       ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
   with strategy.scope():

@@ -85,13 +85,13 @@ def main(_: Sequence[str]) -> int:
 
   output_dir = program.user_path(_OUTPUT_DIR.value)
   output_dir = program.user_path(_OUTPUT_DIR.value)
-  _say(f"[2/3] Writing SavedModels to {_relative(output_dir)}")
+  _say(f"[2/3] Writing SavedModels to {program.shown_path(output_dir)}")
   written, checks = [], []
   try:
     for module in family.hub_modules(resolved, _FORM.value):
       result = saved_model.write(module, output_dir, _PUBLISHER.value,
                                  _FORCE.value)
-      _say(f"  {_relative(result.export_dir)}" + (
+      _say(f"  {program.shown_path(result.export_dir)}" + (
           "" if result.is_new else
           "  (unchanged: the newest version has this very content)"))
       written.append(result)
@@ -143,7 +143,7 @@ def _has_passed(export_dir: pathlib.Path,
   """Waits for the quick checks; shows what they say if they failed."""
   output = check.communicate()[0] if check else ""
   passed = check is None or check.returncode == 0
-  _say(f"  {_relative(export_dir)}: "
+  _say(f"  {program.shown_path(export_dir)}: "
        + ("passed before" if check is None else "passed" if passed else
           f"FAILED\n{output}"))
   return passed
@@ -169,20 +169,14 @@ def _summarise(written, is_demo: bool, failed: Sequence[pathlib.Path]) -> None:
     return
   _say("\nMade:" if any(w.is_new for w in written) else "\nAlready there:")
   for w in written:
-    _say(f"  SavedModel  {_relative(w.export_dir)}/\n"
-         f"  card        {_relative(export_dirs.card_path(w.export_dir))}")
+    _say(f"  SavedModel  {program.shown_path(w.export_dir)}/\n"
+         f"  card        {program.shown_path(export_dirs.card_path(w.export_dir))}")
   if is_demo:
     _say("They are a demo on digits, not ImageNet models.")
-  first = _relative(written[0].export_dir)
+  first = program.shown_path(written[0].export_dir)
   _say(f"\nUse it:   hub.KerasLayer({str(first)!r}, trainable=True)\n"
        "Next, all checks, without which nothing is published:\n"
        f"  {program.command('//checks:check')} --export_dir={first}")
-
-
-def _relative(path: pathlib.Path) -> pathlib.Path:
-  """Returns a path as the user would type it from where they stand."""
-  start = program.user_path("")
-  return path.relative_to(start) if path.is_relative_to(start) else path
 
 
 def _say(text: str) -> None:

@@ -82,6 +82,12 @@ def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
   return pathlib.Path(start, os.path.expanduser(path))
 
 
+def shown_path(path: pathlib.Path) -> pathlib.Path:
+  """Returns a path as the user would type it; the way back of `user_path`."""
+  start = user_path("")
+  return path.relative_to(start) if path.is_relative_to(start) else path
+
+
 def command(target: str) -> str:
   """Returns how the user starts another program of this repository.
 

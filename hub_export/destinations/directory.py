@@ -121,7 +121,7 @@ class Directory:
   def next_steps(self, handle: export_dirs.Handle) -> list[str]:
     """As `base.Destination.next_steps`."""
     serve = program.command("//hub_export:serve")
-    return [f"{serve} --root={shlex.quote(str(self.root))}",
+    return [f"{serve} --root={shlex.quote(str(program.shown_path(self.root)))}",
             f'hub.load("http://localhost:8080/{handle}")']
 
   def _documents(self, release: releases.Release

@@ -120,9 +120,15 @@ def _manifest(resolved: resolve.Resolved, kind: str,
 def _reported(resolved: resolve.Resolved) -> dict[str, Any] | None:
   reported = resolved.reported
   return reported and {
-      "top1": reported.top1, "top5": reported.top5, "source": reported.source,
+      "top1": _rounded(reported.top1), "top5": _rounded(reported.top5),
+      "source": reported.source,
       "tolerance": reported.tolerance,
       "tolerance_reason": reported.tolerance_reason}
+
+
+def _rounded(percent: float | None) -> float | None:
+  """Returns a percentage with four decimals: no example weighs so little."""
+  return None if percent is None else round(percent, 4)
 
 
 def _card(resolved: resolve.Resolved, kind: str) -> dict[str, Any]:
