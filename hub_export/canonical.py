@@ -8,6 +8,7 @@ which they were traced, and the uuid is derived from the content.
 """
 
 import collections
+import copy
 import hashlib
 import pathlib
 import re
@@ -111,18 +112,17 @@ def _rename_map(field, value, names: Mapping[str, str],
   """As `_rename`, for one map field."""
   of_messages = field.message_type.fields_by_name["value"].message_type
   if of_messages:
-    for key in list(value):
-      _rename(value[key], names, as_bytes)
-  for key in [k for k in value if k in names]:
+    for item in value.values():
+      _rename(item, names, as_bytes)
+  # All at once: a new name may be the old one of another, or of the same.
+  entries = [(names.get(key, key), copy.deepcopy(item))
+             for key, item in value.items()]
+  value.clear()
+  for key, item in entries:
     if of_messages:
-      value[names[key]].CopyFrom(value[key])
+      value[key].CopyFrom(item)
     else:
-      value[names[key]] = value[key]
-    del value[key]
-  if not of_messages:
-    for key in value:
-      if value[key] in names:
-        value[key] = names[value[key]]
+      value[key] = names.get(item, item)
 
 
 def _write_fingerprint(export_dir: pathlib.Path,

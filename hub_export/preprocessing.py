@@ -28,12 +28,32 @@ class Resize:
   jpeg: bool = False  # Whether the result went through a JPEG file (quality
                       # 95, TensorFlow's default) before the next step.
 
+  def __post_init__(self):
+    """Raises ValueError if a field has no such value."""
+    if (self.mode not in ("shorter", "squash")
+        or self.interpolation not in ("bilinear", "bicubic")):
+      raise ValueError(f"unknown mode or interpolation in {self}")
+    if not _is_size(self.size_px):
+      raise ValueError(f"size_px is no whole number from 1 up in {self}")
+    if not (isinstance(self.antialias, bool) and isinstance(self.jpeg, bool)):
+      raise ValueError(f"antialias or jpeg is neither true nor false in {self}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
   """From encoded bytes to pixels in [0, 1]; steps in order, then the crop."""
   resizes: tuple[Resize, ...]
   crop_px: int        # Side of the centre crop, which is what the model sees.
+
+  def __post_init__(self):
+    """Raises ValueError if the crop has no size or finds too small an image."""
+    if not _is_size(self.crop_px):
+      raise ValueError(
+          f"crop_px {self.crop_px!r} is no whole number from 1 up")
+    if self.resizes and self.crop_px > self.resizes[-1].size_px:
+      raise ValueError(
+          f"crop_px {self.crop_px} is more than the {self.resizes[-1].size_px} "
+          "pixels that the last step leaves of the short side")
 
   def apply(self, encoded: tf.Tensor) -> tf.Tensor:
     """Returns the decoded, resized and cropped image.
@@ -74,14 +94,13 @@ def from_dict(record: Mapping[str, Any]) -> Preprocessing:
   """
   try:
     resizes = tuple(Resize(**r) for r in record["resizes"])
-    result = Preprocessing(**{**record, "resizes": resizes})
+    return Preprocessing(**{**record, "resizes": resizes})
   except (TypeError, KeyError) as e:
     raise ValueError(f"not a preprocessing record ({e}): {record}") from e
-  for r in resizes:
-    if (r.mode not in ("shorter", "squash")
-        or r.interpolation not in ("bilinear", "bicubic")):
-      raise ValueError(f"unknown mode or interpolation in {r}")
-  return result
+
+
+def _is_size(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _resize(image: tf.Tensor, resize: Resize) -> tf.Tensor:
@@ -94,9 +113,12 @@ def _resize(image: tf.Tensor, resize: Resize) -> tf.Tensor:
     short = tf.minimum(height, width)
     # Whole pixels: the long side loses its fraction, as int() does.
     new = [size * height // short, size * width // short]
-  resized = tf.image.resize(image, new, resize.interpolation,
-                            antialias=resize.antialias)
-  image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+  # PIL, which antialiases, rounds between the two directions.
+  steps = [[height, new[1]], new] if resize.antialias else [new]
+  for step in steps:
+    resized = tf.image.resize(image, step, resize.interpolation,
+                              antialias=resize.antialias)
+    image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
   if resize.jpeg:
     image = tf.io.decode_jpeg(tf.io.encode_jpeg(image), channels=3,
                               dct_method="INTEGER_ACCURATE")
