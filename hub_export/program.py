@@ -116,13 +116,19 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   """As absl's own, but wrong usage exits with 2, and asking for help with 0."""
   # absl's help flags exit with 1 as soon as they are parsed.
   if any(a in ("-h", "--h", "-help", "--help") for a in argv[1:]):
-    flags.FLAGS.mark_as_parsed()
-    app.usage(shorthelp=True, writeto_stdout=True)
+    print(_help_text())
     sys.exit(0)
   try:
     return flags.FLAGS(argv)
   except flags.Error as e:
     _fail(f"{e}. See --help.", 2)
+
+
+def _help_text() -> str:
+  """Returns the program's docstring and its own flags."""
+  # The first line of absl's text is the path of a file, of no use to a user.
+  own_flags = flags.FLAGS.main_module_help().strip().split("\n", 1)[1]
+  return f"{sys.modules['__main__'].__doc__.strip()}\n\nFlags:\n{own_flags}"
 
 
 def _print_error(error: object, status: int) -> int:

@@ -15,6 +15,7 @@ import sys
 import time
 
 import h5py
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,6 +24,7 @@ import tf_keras
 
 from hub_export import digits
 from hub_export import export_dirs
+from hub_export import preprocessing
 
 _ROOT = pathlib.Path(__file__).absolute().parents[1]
 _CLASSIFIER = "regnety200mf_digits_classification"
@@ -182,6 +184,21 @@ def test_fine_tuning_from_the_address(url, published, tmp_path):
   again = tf_keras.models.load_model(tmp_path / "tuned")
   np.testing.assert_allclose(again.predict(images, verbose=0), expected,
                              atol=1e-4 * expected.std())
+
+
+def test_keras_3_serves_the_classifier(user, exported):
+  """keras.layers.TFSMLayer, as the README shows it."""
+  del exported
+  encoded, labels = _test_digits()
+  module = hub.load(str(user.dir(_CLASSIFIER)))
+  manifest = export_dirs.read_manifest(user.dir(_CLASSIFIER))
+  images = preprocessing.from_dict(manifest["preprocessing"]).apply_batch(
+      tf.constant(encoded[:32]))
+  layer = keras.layers.TFSMLayer(str(user.dir(_CLASSIFIER)),
+                                 call_endpoint="serving_default")
+  logits = layer(images)["logits"]
+  np.testing.assert_allclose(logits, module(images), rtol=1e-5, atol=1e-5)
+  assert np.mean(np.argmax(logits, -1) == labels[:32]) > 0.9
 
 
 def test_publishing_again_changes_nothing(user, published):

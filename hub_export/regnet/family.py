@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from hub_export import hub_module
 from hub_export import labels
@@ -56,11 +57,12 @@ def _hub_module(resolved: resolve.Resolved, net: network.Network, kind: str,
     root = modules.FeatureExtractor(net, resolved.preprocessing)
   signatures = root.trace()
   golden = _golden_images()
+  outputs = signatures["serving_default"](images=tf.constant(golden))
   return hub_module.HubModule(
       name=module_name(arch.name, resolved.dataset, form, kind),
       root=root, signatures=signatures, labels=names,
       manifest=_manifest(resolved, kind, form),
-      golden_images=golden, golden_outputs=root(golden).numpy())
+      golden_images=golden, golden_outputs=next(iter(outputs.values())).numpy())
 
 
 def _golden_images() -> np.ndarray:
@@ -142,9 +144,8 @@ def _card(resolved: resolve.Resolved, kind: str) -> dict[str, Any]:
       f"{task} with RegNetY-{size}, a convolutional network of the RegNet "
       "design space with squeeze-and-excitation, trained on "
       f"{resolved.dataset.title}.")
-  limits = ("Whatever the training images lack or carry in bias, the model "
-            "lacks or carries. It gives a class to every image, also where "
-            "none fits.")
+  limits = ("It has an answer to every image, also where none of its classes "
+            "is to be seen.")
   use = ("Classifying photographs into the classes of the training data, and "
          "fine-tuning for other image tasks.")
   if resolved.is_demo:

@@ -38,6 +38,11 @@ class _Module(hub_module.ReusableModule):
     # Weight decay is the fine-tuner's choice.
     self.regularization_losses = []
 
+  def _infer(self, images: tf.Tensor) -> tf.Tensor:
+    """Returns the call at inference, by the trace that is exported anyway."""
+    return self(images, training=False, batch_norm_momentum=tf.constant(
+        variants.BATCH_NORM_MOMENTUM))
+
 
 class Classifier(_Module):
   """Images to logits.
@@ -60,7 +65,7 @@ class Classifier(_Module):
     self._prep = prep
     self._labels = tuple(labels)
 
-  @tf.function
+  @tf.function(autograph=False)
   def __call__(self, images, training=False,
                batch_norm_momentum=variants.BATCH_NORM_MOMENTUM):
     features, _ = self._run_features(images, training, batch_norm_momentum)
@@ -73,18 +78,18 @@ class Classifier(_Module):
           _IMAGES, training=training, batch_norm_momentum=_MOMENTUM)
     top = min(_TOP, len(self._labels))
 
-    @tf.function(input_signature=[_IMAGES])
+    @_signature(_IMAGES)
     def serving_default(images):
-      return {"logits": self(images)}
+      return {"logits": self._infer(images)}
 
-    @tf.function(input_signature=[_IMAGES])
+    @_signature(_IMAGES)
     def feature_vector(images):
       return {"features": self._run_features(
           images, False, variants.BATCH_NORM_MOMENTUM)[0]}
 
-    @tf.function(input_signature=[_ENCODED])
+    @_signature(_ENCODED)
     def image_bytes(image_bytes):
-      logits = self(self._prep.apply_batch(image_bytes))
+      logits = self._infer(self._prep.apply_batch(image_bytes))
       probabilities, classes = tf.math.top_k(tf.nn.softmax(logits), top)
       return {"classes": classes, "probabilities": probabilities,
               "labels": tf.gather(tf.constant(self._labels), classes)}
@@ -108,7 +113,7 @@ class FeatureExtractor(_Module):
     super().__init__(net, uses_head=False)
     self._prep = prep
 
-  @tf.function
+  @tf.function(autograph=False)
   def __call__(self, images, training=False,
                batch_norm_momentum=variants.BATCH_NORM_MOMENTUM,
                return_endpoints=False):
@@ -124,15 +129,20 @@ class FeatureExtractor(_Module):
             _IMAGES, training=training, batch_norm_momentum=_MOMENTUM,
             return_endpoints=return_endpoints)
 
-    @tf.function(input_signature=[_IMAGES])
+    @_signature(_IMAGES)
     def serving_default(images):
-      return {"features": self(images)}
+      return {"features": self._infer(images)}
 
-    @tf.function(input_signature=[_ENCODED])
+    @_signature(_ENCODED)
     def image_bytes(image_bytes):
-      return {"features": self(self._prep.apply_batch(image_bytes))}
+      return {"features": self._infer(self._prep.apply_batch(image_bytes))}
 
     return _concrete(serving_default, image_bytes)
+
+
+def _signature(spec: tf.TensorSpec):
+  """Returns the decorator of a signature; there is no Python to convert."""
+  return tf.function(input_signature=[spec], autograph=False)
 
 
 def _concrete(*functions) -> Signatures:
