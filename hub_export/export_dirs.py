@@ -84,7 +84,7 @@ def read_manifest(export_dir: pathlib.Path) -> dict[str, Any]:
   path = export_dir / MANIFEST
   try:
     manifest = json.loads(path.read_text("utf-8"))
-    parse_handle(manifest["handle"])
+    parse_handle(str(manifest["handle"]))
     return manifest
   except FileNotFoundError:
     found = versions(export_dir)
@@ -93,7 +93,8 @@ def read_manifest(export_dir: pathlib.Path) -> dict[str, Any]:
     raise errors.HubExportError(
         f"{export_dir} is not an export: it has no {MANIFEST}; expected the "
         f"directory of one version; {hint}") from None
-  except (OSError, ValueError, KeyError, TypeError) as e:
+  except (OSError, ValueError, KeyError, TypeError,
+          errors.HubExportError) as e:
     raise errors.HubExportError(
         f"{path} cannot be read ({e}); expected the JSON manifest of an "
         "export. Export the checkpoint again.") from e
