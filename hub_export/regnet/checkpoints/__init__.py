@@ -19,6 +19,10 @@ from hub_export.regnet.checkpoints import keras_h5
 from hub_export.regnet.checkpoints import layout
 from hub_export.regnet.checkpoints import tf_checkpoint
 
+# The shape of the head is all that a file decides by itself, and no file may
+# ask for all of the memory. ImageNet-21k has 21,843 classes.
+_MAX_CLASSES = 100_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
@@ -63,22 +67,23 @@ def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
   num_classes = _num_classes(found)
   expected = variants.tensor_shapes(arch, num_classes)
   problems = list(_layout_problems(found, expected))
-  if problems:
-    actual = _recognised(found)
-    if actual:
-      raise errors.CheckpointError(
-          f"{path} is a {actual.name} by its tensors; expected a "
-          f"{variant.name}. Use --variant={actual.name}.")
+  misfit = bool(problems)
+  if misfit and (actual := _recognised(found)):
+    raise errors.CheckpointError(
+        f"{path} is a {actual.name} by its tensors; expected a "
+        f"{variant.name}. Use --variant={actual.name}.")
+  tensors = {}
+  for name, shape in expected.items():
+    stored = found.tensors.get(name)
+    # What has another shape is not even read: it might fill the memory.
+    if stored and stored.shape == shape and stored.dtype.kind == "f":
+      tensors[name] = _values(path, stored)
+      problems.extend(_value_problems(stored, name, tensors[name]))
+  if misfit:
     raise errors.CheckpointError(errors.join_problems(
         f"{path} does not fit {variant.name} as {found.source} builds it",
         problems, "Expected every tensor of the variant once and nothing "
         "else. Check --variant and where the checkpoint comes from."))
-  tensors = {}
-  for name in expected:
-    stored = found.tensors[name]
-    values = _values(path, stored)
-    problems.extend(_value_problems(stored, name, values))
-    tensors[name] = np.ascontiguousarray(values, dtype=np.float32)
   if problems:
     raise errors.CheckpointError(errors.join_problems(
         f"{path} has unusable values", problems,
@@ -89,6 +94,13 @@ def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
 
 def _detect(path: pathlib.Path) -> layout.Layout:
   """Returns the layout that the reader for the content of `path` finds."""
+  if path.is_dir():
+    prefixes = tf_checkpoint.prefixes_in(path)
+    if len(prefixes) > 1:
+      raise errors.CheckpointError(
+          f"{path} holds {len(prefixes)} checkpoints, "
+          f"{', '.join(p.name for p in prefixes[:5])}; expected one. Give the "
+          f"path of the one that is meant, such as {prefixes[0]}.")
   prefix = tf_checkpoint.prefix_of(path)
   if prefix is not None:
     return tf_checkpoint.read(prefix)
@@ -98,9 +110,15 @@ def _detect(path: pathlib.Path) -> layout.Layout:
         "tf_keras.applications.regnet or the prefix of a TensorFlow "
         "checkpoint (the path without .index). Check the spelling.")
   if path.is_file():
-    with path.open("rb") as f:
-      if f.read(len(keras_h5.MAGIC)) == keras_h5.MAGIC:
-        return keras_h5.read(path)
+    try:
+      with path.open("rb") as f:
+        magic = f.read(len(keras_h5.MAGIC))
+    except OSError as e:
+      raise errors.CheckpointError(
+          f"{path} cannot be read ({e.strerror}); expected a checkpoint. Check "
+          "its permissions.") from e
+    if magic == keras_h5.MAGIC:
+      return keras_h5.read(path)
   raise errors.CheckpointError(
       f"{path} is of no format that is read here: neither HDF5 nor a "
       "TensorFlow checkpoint with its .index file. Expected a .h5 file of "
@@ -111,7 +129,13 @@ def _num_classes(found: layout.Layout) -> int:
   """Returns the number of classes, 0 for a file that has no head."""
   for name in ("head/bias", "head/kernel"):
     if name in found.tensors and found.tensors[name].shape:
-      return int(found.tensors[name].shape[-1])
+      stored = found.tensors[name]
+      if not 0 < stored.shape[-1] <= _MAX_CLASSES:
+        raise errors.CheckpointError(
+            f"{', '.join(map(str, found.files))}: {stored.name} is "
+            f"{list(stored.shape)}, which means {stored.shape[-1]} classes; "
+            f"expected 1 to {_MAX_CLASSES}. Download or save it again.")
+      return int(stored.shape[-1])
   return 0 if found.may_lack_head else 1000
 
 
@@ -148,10 +172,15 @@ def _recognised(found: layout.Layout) -> variants.Variant | None:
 
 
 def _values(path: pathlib.Path, stored: layout.StoredTensor) -> np.ndarray:
-  """Returns a tensor's values; a damaged file is a CheckpointError."""
+  """Returns a tensor's values as float32, in C order.
+
+  Raises:
+    CheckpointError: if the file is damaged.
+  """
   try:
     values = stored.read()
-  except (OSError, KeyError, RuntimeError) as e:  # h5py's, on damaged files.
+  # h5py raises any of these on damaged files.
+  except (OSError, KeyError, RuntimeError, ValueError, TypeError) as e:
     raise errors.CheckpointError(
         f"{path}: {stored.name} cannot be read ({e}); the file is damaged. "
         "Download or save it again.") from e
@@ -159,7 +188,8 @@ def _values(path: pathlib.Path, stored: layout.StoredTensor) -> np.ndarray:
     raise errors.CheckpointError(
         f"{path}: {stored.name} came out as {list(values.shape)}, the file "
         f"says {list(stored.shape)}. Download or save it again.")
-  return values
+  with np.errstate(over="ignore"):  # Becomes infinite, which is then told.
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _value_problems(stored: layout.StoredTensor, name: str,

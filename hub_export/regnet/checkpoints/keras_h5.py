@@ -31,7 +31,7 @@ _PARTS = {  # Canonical -> end of the layer's name.
     "se/excite": "squeeze_and_excite_excite",
 }
 _CANONICAL = {v: k for k, v in _PARTS.items()}
-_BLOCK = re.compile(r".*_Stage_(\d+)_YBlock_(\d+)_(\w+)")
+_BLOCK = re.compile(r".*_Stage_(\d{1,3})_YBlock_(\d{1,3})_(\w+)")
 _STEM = re.compile(r".*_stem_(conv|bn)")
 
 
@@ -43,7 +43,9 @@ def read(path: pathlib.Path) -> layout.Layout:
   """
   try:
     with h5py.File(path, "r") as f:
-      group = f["model_weights"] if "model_weights" in f else f
+      group = f
+      if f.get("model_weights", getlink=True) is not None:
+        group = _member(f, "model_weights")
       stored = _stored(path, group)
       metadata = f.attrs.get(METADATA_ATTRIBUTE)
       metadata = json.loads(metadata) if metadata is not None else None
@@ -116,6 +118,8 @@ def _stored(path: pathlib.Path,
       if not isinstance(dataset, h5py.Dataset) or dataset.external or (
           dataset.is_virtual):
         raise ValueError(f"{dataset.name} does not hold its own values")
+      if dataset.shape is None:
+        raise ValueError(f"{dataset.name} has no values")
       name = f"{layer}/{weight.rsplit('/', 1)[-1]}"
       if name in stored:
         raise ValueError(f"{name} is listed twice")
@@ -143,6 +147,8 @@ def _member(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
   """Returns what lies at a path, following no link out of the file."""
   member = group
   for part in path.split("/"):
+    if not isinstance(member, h5py.Group):
+      raise ValueError(f"{member.name} is no group, and has no {part!r}")
     link = member.get(part, getlink=True)
     if link is None:
       raise KeyError(f"{member.name} has no {part!r}")

@@ -19,9 +19,10 @@ from hub_export.regnet.checkpoints import layout
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SLOT = ".OPTIMIZER_SLOT/"
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_STEM_KERNEL = re.compile(r"layer_with_weights-(\d+)/conv3x3/kernel")
-_KEY = re.compile(r"layer_with_weights-(\d+)/(.+)/(\w+)")
-_BLOCK = re.compile(r"stage/(\d+)/(.+)")
+_FILE = re.compile(r"(.+)\.(?:index|data-\d{5}-of-\d{5})")
+_STEM_KERNEL = re.compile(r"layer_with_weights-(\d{1,3})/conv3x3/kernel")
+_KEY = re.compile(r"layer_with_weights-(\d{1,3})/(.+)/(\w+)")
+_BLOCK = re.compile(r"stage/(\d{1,3})/(.+)")
 
 _PARTS = {  # Canonical -> attribute path below the block.
     "a/conv": "conv1x1_1", "a/bn": "bn1x1_1",
@@ -32,6 +33,11 @@ _PARTS = {  # Canonical -> attribute path below the block.
 }
 _CANONICAL = {v: k for k, v in _PARTS.items()}
 _STAGES = 4
+# What TensorFlow 2.21 raises depends on where the damage lies. IndexError is
+# its OutOfRangeError, from files that are too short; KeyError and TypeError
+# are for types that numpy does not have.
+_DAMAGE = (tf.errors.OpError, ValueError, RuntimeError, IndexError, KeyError,
+           TypeError)
 
 
 def prefix_of(path: pathlib.Path) -> pathlib.Path | None:
@@ -42,11 +48,19 @@ def prefix_of(path: pathlib.Path) -> pathlib.Path | None:
       checkpoint in it.
   """
   if path.is_dir():
-    found = sorted(path.glob("*.index"))
-    return found[0].with_suffix("") if len(found) == 1 else None
-  name = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", path.name)
-  prefix = path.with_name(name)
-  return prefix if _index(prefix).is_file() else None
+    found = prefixes_in(path)
+    return found[0] if len(found) == 1 else None
+  # The prefix first: it may itself end like one of its files.
+  for name in (path.name, _FILE.sub(r"\1", path.name)):
+    if name and _index(path.with_name(name)).is_file():
+      return path.with_name(name)
+  return None
+
+
+def prefixes_in(directory: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the prefixes of all checkpoints in a directory, sorted."""
+  return [index.with_suffix("") for index in sorted(directory.glob("?*.index"))
+          if index.is_file()]
 
 
 def read(prefix: pathlib.Path) -> layout.Layout:
@@ -55,27 +69,34 @@ def read(prefix: pathlib.Path) -> layout.Layout:
   Raises:
     CheckpointError: if the files are damaged, incomplete or name-based.
   """
+  if re.search(r"[\[\\]", str(prefix)):
+    # TensorFlow 2.21 takes it for a pattern, which would match other files.
+    raise errors.CheckpointError(
+        f"{prefix} has a [ or a \\ in its path, with which TensorFlow cannot "
+        "open a checkpoint; expected a path without. Rename or copy it.")
   files = (_index(prefix), *sorted(
       prefix.parent.glob(f"{_escaped(prefix.name)}.data-*-of-*")))
   try:
     reader = tf.train.load_checkpoint(str(prefix))
     shapes = reader.get_variable_to_shape_map()
     dtypes = reader.get_variable_to_dtype_map()
-  # Which of them it is depends on where the damage lies (TensorFlow 2.21).
-  except (tf.errors.OpError, ValueError, RuntimeError) as e:
+  except _DAMAGE as e:
     raise _damaged(prefix, e) from e
   if _GRAPH_KEY not in shapes:
     raise errors.CheckpointError(
         f"{prefix} is a name-based checkpoint of TensorFlow 1; expected the "
         "object-based one that model.save_weights writes")
   stored = {}
-  for key in sorted(shapes):
-    # Optimizer slots and counters are the trainer's.
-    if key.startswith("layer") and _SLOT not in key:
-      stored[key] = layout.StoredTensor(
-          key.removesuffix(_VALUE), tuple(shapes[key]),
-          np.dtype(dtypes[key].as_numpy_dtype),
-          functools.partial(_read_tensor, reader, prefix, key))
+  try:
+    for key in sorted(shapes):
+      # Optimizer slots and counters are the trainer's.
+      if key.startswith("layer") and _SLOT not in key:
+        stored[key] = layout.StoredTensor(
+            key.removesuffix(_VALUE), tuple(shapes[key]),
+            np.dtype(dtypes[key].as_numpy_dtype),
+            functools.partial(_read_tensor, reader, prefix, key))
+  except _DAMAGE as e:
+    raise _damaged(prefix, e) from e
   stems = [int(m[1]) for key, tensor in stored.items()
            if (m := _STEM_KERNEL.match(key)) and tensor.shape[2:3] == (3,)]
   first = stems[0] if len(stems) == 1 else 0
@@ -125,7 +146,7 @@ def _canonical(key: str, first: int) -> str | None:
 def _read_tensor(reader, prefix: pathlib.Path, key: str) -> np.ndarray:
   try:
     return reader.get_tensor(key)
-  except (tf.errors.OpError, ValueError, RuntimeError) as e:
+  except _DAMAGE as e:
     raise _damaged(prefix, e) from e
 
 
