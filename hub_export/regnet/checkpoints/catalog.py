@@ -12,6 +12,7 @@ import pooch
 import requests
 
 from hub_export import errors
+from hub_export import export_dirs
 from hub_export import preprocessing
 from hub_export.regnet import variants
 
@@ -181,12 +182,17 @@ def _fetch_file(entry: Entry, remote: RemoteFile, directory: pathlib.Path,
   """Returns one file's path in the cache."""
   path = directory / remote.name
   known = remote.sha256 and f"sha256:{remote.sha256}"
-  if offline and not path.is_file():
-    raise errors.UnavailableError(
-        f"{entry.name} is not in the cache ({path}) and --offline forbids a "
-        f"download. Run once without it, or put {remote.url} there.")
-  download = _refuse_download if offline else pooch.HTTPDownloader(
-      progressbar=True, timeout=_TIMEOUT_S)
+  if offline:
+    if not path.is_file():
+      raise errors.UnavailableError(
+          f"{entry.name} is not in the cache ({path}) and --offline forbids a "
+          f"download. Run once without it, or put {remote.url} there.")
+    if remote.sha256 and export_dirs.file_sha256(path) != remote.sha256:
+      raise errors.UnavailableError(
+          f"{path} is damaged: its SHA-256 is not {remote.sha256}, and "
+          "--offline forbids to download it again. Run once without it.")
+    return path
+  download = pooch.HTTPDownloader(progressbar=True, timeout=_TIMEOUT_S)
   try:
     # Downloads to a temporary file, checks the hash, then renames.
     pooch.retrieve(remote.url, known, remote.name, directory,
@@ -205,8 +211,3 @@ def _fetch_file(entry: Entry, remote: RemoteFile, directory: pathlib.Path,
         f"cannot write {path}: {e.strerror or e}. Set REGNETY_HUB_CACHE to a "
         "directory that can be written to.") from e
   return path
-
-
-def _refuse_download(url: str, *_) -> None:
-  """Stands in for a downloader where a cached file turns out to be wrong."""
-  raise requests.ConnectionError(f"--offline forbids to download {url}")
