@@ -84,7 +84,6 @@ def main(_: Sequence[str]) -> int:
     _say("The checkpoint has no head: the feature extractor is exported alone.")
 
   output_dir = program.user_path(_OUTPUT_DIR.value)
-  output_dir = program.user_path(_OUTPUT_DIR.value)
   _say(f"[2/3] Writing SavedModels to {program.shown_path(output_dir)}")
   written, checks = [], []
   try:

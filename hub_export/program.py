@@ -78,7 +78,7 @@ def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
   `bazel run` starts programs in a directory of its own and names the user's in
   BUILD_WORKING_DIRECTORY.
   """
-  start = os.environ.get("BUILD_WORKING_DIRECTORY", os.getcwd())
+  start = os.environ.get("BUILD_WORKING_DIRECTORY") or os.getcwd()
   return pathlib.Path(start, os.path.expanduser(path))
 
 

@@ -224,16 +224,6 @@ def test_altered_bytes_are_not_published(user, published):
   assert not (user.home / "elsewhere").exists()
 
 
-def test_quick_checks_are_not_enough_to_publish(user, exported):
-  del exported
-  user.export("--publisher=quick")
-  path = user.home / "exports" / "quick" / _CLASSIFIER / "1"
-  _, err = user.run("hub_export.publish", f"--export_dir={path}",
-                    "--to=elsewhere", status=1)
-  assert "not run" in err and "checks.check" in err
-  assert not (user.home / "elsewhere").exists()
-
-
 def test_two_exports_at_once_get_two_versions(user, exported):
   del exported
   running = [user.start("hub_export.export", "--variant=200mf",
@@ -245,6 +235,11 @@ def test_two_exports_at_once_get_two_versions(user, exported):
   model_dir = user.home / "exports" / "both" / _CLASSIFIER
   assert export_dirs.versions(model_dir) == [1, 2]
   assert not list(model_dir.glob(".tmp-*"))
+  # They have had the quick checks, which are not enough to be published.
+  _, err = user.run("hub_export.publish", f"--export_dir={model_dir / '2'}",
+                    "--to=elsewhere", status=1)
+  assert "not run" in err and "checks.check" in err
+  assert not (user.home / "elsewhere").exists()
 
 
 def test_killed_exports_leave_no_half_version(user, exported):
@@ -254,7 +249,7 @@ def test_killed_exports_leave_no_half_version(user, exported):
   whole = set(export_dirs.files(user.dir(_CLASSIFIER)))
   flags = ("--publisher=killed", "--force")
   killed = 0
-  for wanted in (0, 1, 3, 5):
+  for wanted in (1, 5):
     process = user.start("hub_export.export", "--variant=200mf",
                          "--checkpoint=demo", *flags)
     while process.poll() is None:
@@ -279,23 +274,22 @@ def test_without_onednn_the_main_form_infers_and_the_portable_form_trains(
   """In processes with TF_ENABLE_ONEDNN_OPTS=0; the golden outputs hold."""
   del exported
   user.export("--form=portable")
-  portable = user.dir(_CLASSIFIER.replace("digits_", "digits_portable_"))
-  off = {"TF_ENABLE_ONEDNN_OPTS": "0"}
-  statuses = {}
-  for path in (user.dir(_CLASSIFIER), portable):
-    copy = user.home / "no_onednn" / "local" / path.parent.name / path.name
-    shutil.copytree(path, copy)
-    process = user.start("checks.check", f"--export_dir={copy}", **off)
-    process.communicate()
+  portable = _CLASSIFIER.replace("digits_", "digits_portable_")
+  running = {}
+  for name, flags in ((_CLASSIFIER, ["--quick"]), (portable, [])):
+    copy = user.home / "no_onednn" / "local" / name / "1"
+    shutil.copytree(user.dir(name), copy)
+    running[copy] = user.start("checks.check", f"--export_dir={copy}", *flags,
+                               TF_ENABLE_ONEDNN_OPTS="0")
+  for copy, process in running.items():
+    out, err = process.communicate()
+    assert process.returncode == 0, f"{out}\n{err}"
     report = json.loads(export_dirs.report_path(copy).read_text())
     assert report["environment"]["onednn"] is False
-    statuses[path] = {c["group"]: set() for c in report["checks"]}
-    for check in report["checks"]:
-      statuses[path][check["group"]].add(check["status"])
-  assert all(s == {"passed"} for s in statuses[portable].values())
-  main = statuses[user.dir(_CLASSIFIER)]
-  assert main.pop("trainability") == {"not_run"}
-  assert all(s == {"passed"} for s in main.values())
+    passed = {c["group"] for c in report["checks"] if c["status"] == "passed"}
+    assert passed >= {"structure", "numerics", "card"}
+  assert report["handle"] == f"local/{portable}/1"
+  assert report["status"] == "passed"
 
 
 @pytest.mark.parametrize("flags,status,words", [
