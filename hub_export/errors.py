@@ -32,15 +32,19 @@ class ChecksError(HubExportError):
   """An export that has not passed its checks."""
 
 
+_MOST_LINES = 1000
+
+
 def join_problems(summary: str, problems: Sequence[str], advice: str) -> str:
   """Returns one message: the summary, a line per problem, what to do.
 
   Args:
     summary: What was wrong, without a full stop.
-    problems: One line each; at most 20 are shown, the rest is counted.
+    problems: One line each. All are shown, but for those of a hostile file:
+      from the thousandth on they are counted.
     advice: What to do about it, a sentence.
   """
-  shown = [f"  {problem}" for problem in problems[:20]]
+  shown = [f"  {problem}" for problem in problems[:_MOST_LINES]]
   if len(problems) > len(shown):
     shown.append(f"  ... and {len(problems) - len(shown)} more")
   return "\n".join([f"{summary}:", *shown, advice])
