@@ -203,6 +203,10 @@ def _job_die(output_dir, number):
 def _job_limited(output_dir, size, action):
   """Writes while no file may grow beyond `size` bytes."""
   module = tiny_module.make()
+  # The limit holds for a log file as well, which Bazel makes of the output.
+  with open(os.devnull, "w", encoding="utf-8") as null:
+    os.dup2(null.fileno(), 1)
+    os.dup2(null.fileno(), 2)
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
   signal.signal(signal.SIGXFSZ, action)
   resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
