@@ -9,6 +9,8 @@ says how to prepare it. The embedded digits are prepared on the spot.
 import dataclasses
 import hashlib
 import pathlib
+import shlex
+import sys
 from collections.abc import Iterable
 
 import tensorflow as tf
@@ -147,7 +149,8 @@ def _unavailable(builder: tfds.core.DatasetBuilder, fault: str
   else:
     lines += ["  run this; it may download a lot:"]
   lines += [
-      "     python -c \"import tensorflow_datasets as tfds; "
+      f"     {shlex.quote(sys.executable)} -c \"import tensorflow_datasets as "
+      "tfds; "
       f"tfds.builder('{name}', data_dir='{root}').download_and_prepare()\"",
       "  Is it somewhere else? Name TFDS' directory with --data_dir.",
   ]
