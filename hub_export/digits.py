@@ -8,7 +8,6 @@ network.
 
 import contextlib
 import csv
-import fcntl
 import gzip
 import hashlib
 import io
@@ -94,7 +93,7 @@ def prepare(data_dir: pathlib.Path | None = None) -> tfds.core.DatasetBuilder:
     if builder.data_path.exists():  # TFDS renames it there when it is whole.
       return _checked(builder)
     data_dir.mkdir(parents=True, exist_ok=True)
-    with _lock(data_dir / f".{NAME}.lock"):
+    with export_dirs.lock(data_dir / f".{NAME}.lock", create=True):
       builder = OpticalDigits(data_dir=data_dir)
       with _quiet():
         builder.download_and_prepare()
@@ -153,14 +152,6 @@ def _checked(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
         f"{builder.data_path} holds {found} examples; expected "
         f"{NUM_EXAMPLES}. Remove the directory; it is prepared anew.")
   return builder
-
-
-@contextlib.contextmanager
-def _lock(path: pathlib.Path) -> Iterator[None]:
-  """Holds a lock between processes; the system frees it if one is killed."""
-  with open(path, "w") as f:
-    fcntl.flock(f, fcntl.LOCK_EX)
-    yield
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ Nothing here imports TensorFlow.
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -189,6 +190,28 @@ def fsync(path: pathlib.Path) -> None:
   fd = os.open(path, os.O_RDONLY)
   try:
     os.fsync(fd)
+  finally:
+    os.close(fd)
+
+
+@contextlib.contextmanager
+def lock(path: pathlib.Path, wait: bool = True,
+         create: bool = False) -> Iterator[None]:
+  """Holds an exclusive lock, which goes with the process however that ends.
+
+  Args:
+    path: A directory or a file.
+    wait: Whether to wait for another process that holds it.
+    create: Whether to make an empty file of that name if nothing is there.
+
+  Raises:
+    BlockingIOError: if another process holds it and `wait` is False.
+    FileNotFoundError: if nothing is there and `create` is False.
+  """
+  fd = os.open(path, os.O_RDONLY | (os.O_CREAT if create else 0), 0o644)
+  try:
+    fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    yield
   finally:
     os.close(fd)
 

@@ -9,7 +9,6 @@ still writing. Versions are given out under a lock on the module's directory.
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -71,10 +70,10 @@ def write(module: hub_module.HubModule, output_dir: pathlib.Path,
 def clean(model_dir: pathlib.Path) -> list[pathlib.Path]:
   """Removes, and returns, what killed runs left in a module's directory."""
   removed = []
-  with _lock(model_dir):
+  with export_dirs.lock(model_dir):
     for path in sorted(model_dir.glob(_TEMPORARY + "*")):
       with contextlib.suppress(BlockingIOError, FileNotFoundError):
-        with _lock(path, wait=False):
+        with export_dirs.lock(path, wait=False):
           shutil.rmtree(path)
           removed.append(path)
   return removed
@@ -123,7 +122,7 @@ def _manifest(module: hub_module.HubModule, publisher: str) -> dict[str, Any]:
 def _commit(manifest: Mapping[str, Any], temporary: pathlib.Path,
             model_dir: pathlib.Path, publisher: str, force: bool) -> Written:
   """Gives the content in `temporary` its version, or finds that it has one."""
-  with _lock(model_dir):
+  with export_dirs.lock(model_dir):
     found = export_dirs.versions(model_dir)
     if found and not force:
       newest = export_dirs.Handle(publisher, model_dir.name, found[-1])
@@ -206,30 +205,14 @@ def _made(directory: pathlib.Path) -> Iterator[None]:
 def _temporary(model_dir: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields a locked temporary directory and removes what is left of it."""
   with contextlib.ExitStack() as stack:
-    with _lock(model_dir):  # Else `clean` could take it before it is locked.
+    # Else `clean` could take it before it is locked.
+    with export_dirs.lock(model_dir):
       path = pathlib.Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=model_dir))
-      stack.enter_context(_lock(path))
+      stack.enter_context(export_dirs.lock(path))
     try:
       yield path
     finally:
       shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _lock(directory: pathlib.Path, wait: bool = True) -> Iterator[None]:
-  """Holds an exclusive lock on a directory.
-
-  The lock goes with the process, however that ends.
-
-  Raises:
-    BlockingIOError: if another process holds it and `wait` is False.
-  """
-  fd = os.open(directory, os.O_RDONLY)
-  try:
-    fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    yield
-  finally:
-    os.close(fd)
 
 
 def _write(path: pathlib.Path, content: bytes) -> None:

@@ -6,13 +6,11 @@ layout of tf_keras.applications' weights, and one attribute more that says what
 it is.
 """
 
-import contextlib
-import fcntl
 import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
@@ -48,7 +46,7 @@ def checkpoint(variant: variants.Variant, cache: pathlib.Path) -> pathlib.Path:
   path = cache / "demo" / f"{variant.name}-{_REVISION}.h5"
   with export_dirs.write_errors(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path.with_suffix(".lock")):
+    with export_dirs.lock(path.with_suffix(".lock"), create=True):
       if not _is_sound(path, variant):
         # Only who has to train needs the data set and the optimizer.
         from hub_export.regnet import demo_training  # pylint: disable=g-import-not-at-top
@@ -93,11 +91,3 @@ def _save(path: pathlib.Path, variant: variants.Variant,
   except BaseException:
     os.unlink(temporary)
     raise
-
-
-@contextlib.contextmanager
-def _lock(path: pathlib.Path) -> Iterator[None]:
-  """Holds a lock between processes; the system frees it if one is killed."""
-  with open(path, "w", encoding="utf-8") as f:
-    fcntl.flock(f, fcntl.LOCK_EX)
-    yield
