@@ -14,7 +14,9 @@ says what), 2 wrong usage.
 
 import dataclasses
 import os
+import math
 import pathlib
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -52,8 +54,15 @@ _REPORTED_TOP1 = flags.DEFINE_float(
 _REPORTED_TOP5 = flags.DEFINE_float(
     "reported_top5", None, "The same for top-5.", 0, 100)
 _REPORTED_SOURCE = flags.DEFINE_string(
-    "reported_source", "the exporter",
-    "Where or by whom these figures were reported, for the card.")
+    "reported_source", None,
+    "Where or by whom these figures were reported, for the card; by default "
+    "the exporter.")
+_LICENCE = flags.DEFINE_string(
+    "licence", None,
+    "Licence of an own checkpoint's weights, such as apache-2.0, for the card.")
+_TRAINING = flags.DEFINE_string(
+    "training", None,
+    "How an own checkpoint was trained, a sentence or two for the card.")
 _OFFLINE = flags.DEFINE_bool("offline", False, "Use no network at all.")
 _FORCE = flags.DEFINE_bool(
     "force", False,
@@ -67,8 +76,7 @@ def main(_: Sequence[str]) -> int:
   from hub_export.regnet import variants  # pylint: disable=g-import-not-at-top
   variant = variants.by_name(_VARIANT.value)
   export_dirs.check_publisher(_PUBLISHER.value)
-  if _REPORTED_TOP5.value is not None and _REPORTED_TOP1.value is None:
-    raise errors.UsageError("--reported_top5 needs --reported_top1 as well")
+  _check_own_flags()
   # pylint: disable=g-import-not-at-top
   with program.quiet_start():
     from hub_export import saved_model
@@ -79,7 +87,7 @@ def main(_: Sequence[str]) -> int:
   resolved = resolve.resolve(
       _CHECKPOINT.value, variant, program.cache_dir(), _OFFLINE.value,
       program.user_path, _say)
-  resolved = _with_reported(resolved)
+  resolved = _with_own_facts(resolved)
   if not resolved.checkpoint.num_classes:
     _say("The checkpoint has no head: the feature extractor is exported alone.")
 
@@ -103,23 +111,57 @@ def main(_: Sequence[str]) -> int:
     for check in checks:
       if check is not None and check.poll() is None:
         check.terminate()
+        check.wait()
   _summarise(written, resolved.is_demo, failed)
   return 1 if failed else 0
 
 
-def _with_reported(resolved):
-  """Returns the checkpoint with the figures that the user reports for it."""
-  if _REPORTED_TOP1.value is None:
-    return resolved
-  if resolved.reported is not None:
+def _check_own_flags() -> None:
+  """Raises UsageError where facts of an own checkpoint cannot be meant."""
+  figures = [f for f in (_REPORTED_TOP1.value, _REPORTED_TOP5.value)
+             if f is not None]
+  if not all(math.isfinite(figure) for figure in figures):
+    raise errors.UsageError("a reported accuracy is a number from 0 to 100")
+  if _REPORTED_TOP1.value is None and (figures or _REPORTED_SOURCE.value):
     raise errors.UsageError(
-        f"{resolved.location} has a reported accuracy already "
-        f"({resolved.reported.top1:.2f} %, {resolved.reported.source}); "
-        "--reported_top1 is for checkpoints of your own")
-  from hub_export.regnet.checkpoints import catalog  # pylint: disable=g-import-not-at-top
-  return dataclasses.replace(resolved, reported=catalog.Accuracy(
-      _REPORTED_TOP1.value, _REPORTED_TOP5.value, _REPORTED_SOURCE.value,
-      _TOLERANCE, "the same weights, data and preprocessing are assumed"))
+        "--reported_top5 and --reported_source need --reported_top1 as well")
+  given = [f.name for f in (_REPORTED_TOP1, _LICENCE, _TRAINING)
+           if f.value is not None]
+  request = _CHECKPOINT.value or "demo"
+  if given and (request == "demo" or request.startswith(("keras:",
+                                                         "regnety:"))):
+    raise errors.UsageError(
+        f"--{given[0]} is for checkpoints of your own; of published ones and "
+        "of the demo it is known. Name your file with --checkpoint, or leave "
+        "the flag out")
+
+
+def _with_own_facts(resolved):
+  """Returns the checkpoint with what the user says of it.
+
+  Raises:
+    UsageError: if the file turns out to be a published one, of which these
+      facts are known.
+  """
+  if resolved.is_own:
+    from hub_export.regnet.checkpoints import catalog  # pylint: disable=g-import-not-at-top
+    facts = {}
+    if _REPORTED_TOP1.value is not None:
+      facts["reported"] = catalog.Accuracy(
+          _REPORTED_TOP1.value, _REPORTED_TOP5.value,
+          _REPORTED_SOURCE.value or "the exporter", _TOLERANCE,
+          "the same weights, data and preprocessing are assumed")
+    if _LICENCE.value is not None:
+      facts |= {"licence_id": _LICENCE.value.lower(),
+                "licence": f"{_LICENCE.value}, as stated by the exporter."}
+    if _TRAINING.value is not None:
+      facts["training"] = _TRAINING.value
+    return dataclasses.replace(resolved, **facts)
+  if (_REPORTED_TOP1.value, _LICENCE.value, _TRAINING.value) != (None,) * 3:
+    raise errors.UsageError(
+        f"{_CHECKPOINT.value} is the published {resolved.location}, whose "
+        "accuracy, licence and training are known; leave the flags out")
+  return resolved
 
 
 def _start_check(export_dir: pathlib.Path) -> subprocess.Popen | None:
@@ -172,10 +214,12 @@ def _summarise(written, is_demo: bool, failed: Sequence[pathlib.Path]) -> None:
          f"  card        {program.shown_path(export_dirs.card_path(w.export_dir))}")
   if is_demo:
     _say("They are a demo on digits, not ImageNet models.")
-  first = program.shown_path(written[0].export_dir)
-  _say(f"\nUse it:   hub.KerasLayer({str(first)!r}, trainable=True)\n"
-       "Next, all checks, without which nothing is published:\n"
-       f"  {program.command('//checks:check')} --export_dir={first}")
+  paths = [str(program.shown_path(w.export_dir)) for w in written]
+  _say(f"\nUse it:   hub.KerasLayer({paths[-1]!r}, trainable=True)\n"
+       "Next, all checks, without which nothing is published:")
+  for path in paths:
+    _say(f"  {program.command('//checks:check')} "
+         f"--export_dir={shlex.quote(path)}")
 
 
 def _say(text: str) -> None:

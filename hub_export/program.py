@@ -79,7 +79,9 @@ def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
   BUILD_WORKING_DIRECTORY.
   """
   start = os.environ.get("BUILD_WORKING_DIRECTORY") or os.getcwd()
-  return pathlib.Path(start, os.path.expanduser(path))
+  # Names are taken from paths, so ".." must not be left in them.
+  return pathlib.Path(os.path.abspath(
+      os.path.join(start, os.path.expanduser(path))))
 
 
 def shown_path(path: pathlib.Path) -> pathlib.Path:
@@ -104,11 +106,18 @@ def cache_dir() -> pathlib.Path:
 
   REGNETY_HUB_CACHE if it is set, otherwise `regnety_hub` in the user's cache
   directory (XDG base directory specification).
+
+  Raises:
+    UsageError: if neither is known.
   """
   own = os.environ.get("REGNETY_HUB_CACHE")
   if own:
     return user_path(own)
   base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+  if base.startswith("~"):  # A container's user without a name, for instance.
+    raise errors.UsageError(
+        "there is no home directory to keep a cache in; set REGNETY_HUB_CACHE "
+        "to a directory")
   return pathlib.Path(base, "regnety_hub")
 
 

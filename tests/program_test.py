@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from hub_export import errors
 from hub_export import program
 
 _ROOT = pathlib.Path(__file__).absolute().parents[1]
@@ -15,6 +16,7 @@ _PROGRAM = '''"""Does a thing.
 More about the thing.
 """
 from absl import flags
+from hub_export import errors
 from hub_export import errors
 from hub_export import program
 
@@ -114,6 +116,7 @@ class TestUserPath:
     monkeypatch.setenv("BUILD_WORKING_DIRECTORY", "/home/ada")
     assert program.user_path("a/b") == pathlib.Path("/home/ada/a/b")
     assert program.user_path("/a/b") == pathlib.Path("/a/b")
+    assert program.user_path("../b/.") == pathlib.Path("/home/b")
     monkeypatch.setenv("HOME", "/home/eve")
     assert program.user_path("~/b") == pathlib.Path("/home/eve/b")
 
@@ -149,3 +152,12 @@ class TestQuietStart:
         os.write(2, b"the reason\n")
         raise ImportError("no")
     assert capfd.readouterr().err == "the reason\n"
+
+
+def test_no_home_at_all(monkeypatch):
+  """A container's user without a name: no directory called "~" is made."""
+  for name in ("REGNETY_HUB_CACHE", "XDG_CACHE_HOME", "HOME"):
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+  with pytest.raises(errors.UsageError, match="REGNETY_HUB_CACHE"):
+    program.cache_dir()

@@ -13,6 +13,7 @@ import tf_keras
 
 from hub_export import errors
 from hub_export.regnet import demo
+from hub_export.regnet import family
 from hub_export.regnet import resolve
 from hub_export.regnet import variants
 from hub_export.regnet.checkpoints import catalog
@@ -197,6 +198,20 @@ class TestLocal:
     resolved = case(str(_saved(tmp_path, 0)))
     assert resolved.checkpoint.num_classes == 0
     assert resolved.reported is None
+
+  def test_nothing_is_made_up_of_an_own_file(self, case, tmp_path):
+    """Its layout is tf_keras', its history is not."""
+    resolved = case(str(_saved(tmp_path, 1000)))
+    assert resolved.is_own and not resolved.is_demo
+    assert resolved.licence_id == "custom"
+    assert resolved.training.startswith("Not stated by the exporter.")
+    assert resolved.licence.startswith("Not stated by the exporter;")
+    module = next(iter(family.hub_modules(resolved, "main")))
+    assert "trained on" not in module.manifest["card"]["description"]
+
+  def test_name_too_long_for_the_file_system(self, case):
+    with pytest.raises(errors.CheckpointError, match="too long"):
+      case("x" * 300 + ".h5")
 
   def test_own_demo_file_is_still_a_demo(self, case, demo_file):
     resolved = case(str(demo_file))

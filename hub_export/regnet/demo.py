@@ -47,6 +47,8 @@ def checkpoint(variant: variants.Variant, cache: pathlib.Path) -> pathlib.Path:
   with export_dirs.write_errors(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     with export_dirs.lock(path.with_suffix(".lock"), create=True):
+      for stale in path.parent.glob(f".{path.name}.*"):  # A killed run's.
+        stale.unlink()
       if not _is_sound(path, variant):
         # Only who has to train needs the data set and the optimizer.
         from hub_export.regnet import demo_training  # pylint: disable=g-import-not-at-top

@@ -8,6 +8,7 @@ import tf_keras
 import tqdm
 
 from hub_export import digits
+from hub_export import errors
 from hub_export import preprocessing
 from hub_export.regnet import network
 from hub_export.regnet import variants
@@ -69,7 +70,10 @@ def train(variant: variants.Variant, prep: preprocessing.Preprocessing,
   metadata = {"dataset": digits.NAME, "split": held_out,
               **_evaluate(net, *_digits(held_out, prep))}
   if metadata["top1"] < _LEAST_TOP1:
-    raise RuntimeError(f"the demo learned too little: {metadata}")
+    raise errors.HubExportError(
+        f"the demo learned too little: {metadata['top1']:.1f} % of the "
+        f"held-out digits; expected over {_LEAST_TOP1:.0f} %. Please report "
+        "this with your processor and TensorFlow's version.")
   return {v.name.removesuffix(":0"): v.numpy() for v in net.variables}, metadata
 
 

@@ -14,7 +14,6 @@ from hub_export.regnet import resolve
 from hub_export.regnet import variants
 
 FAMILY = "regnet"
-FORMS = ("main", "portable")
 MIN_SIZE_PX = 32
 _COUNT_SIZE_PX = 224   # Multiply-adds are stated for this size.
 # Odd and unequal sides show wrong padding, unequal channels a wrong order.
@@ -142,8 +141,8 @@ def _card(resolved: resolve.Resolved, kind: str) -> dict[str, Any]:
   title = f"RegNetY-{size}, {task.lower()}"
   description = (
       f"{task} with RegNetY-{size}, a convolutional network of the RegNet "
-      "design space with squeeze-and-excitation, trained on "
-      f"{resolved.dataset.title}.")
+      "design space with squeeze-and-excitation, "
+      f"{'for' if resolved.is_own else 'trained on'} {resolved.dataset.title}.")
   limits = ("It has an answer to every image, also where none of its classes "
             "is to be seen.")
   use = ("Classifying photographs into the classes of the training data, and "

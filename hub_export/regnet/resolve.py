@@ -47,6 +47,8 @@ class Resolved:
   licence: str
   training: str
 
+  is_own: bool = False         # Neither published nor the demo: the user's.
+
   @property
   def is_demo(self) -> bool:
     return self.source == DEMO
@@ -118,8 +120,14 @@ def _local(path: pathlib.Path, variant: variants.Variant) -> Resolved:
         export_dirs.file_sha256(checkpoint.layout.files[0]))
   if entry is not None:
     return _of_source(checkpoint, entry.name, entry.accuracy)
-  # A user's directories are nobody's business: the name is enough.
-  return _of_source(checkpoint, checkpoint.layout.files[0].name, None)
+  # A user's directories are nobody's business: the name is enough. Nor is
+  # anything known of how these weights came about, whatever their layout.
+  return dataclasses.replace(
+      _of_source(checkpoint, checkpoint.layout.files[0].name, None),
+      is_own=True, licence_id="custom",
+      licence="Not stated by the exporter; ask before use.",
+      training="Not stated by the exporter. The file has the layout of the "
+      f"source {checkpoint.layout.source!r}, and is fed as that source's are.")
 
 
 def _of_source(checkpoint: checkpoints.Checkpoint, location: str,
@@ -128,7 +136,9 @@ def _of_source(checkpoint: checkpoints.Checkpoint, location: str,
   if checkpoint.num_classes not in (0, _IMAGENET_CLASSES):
     raise errors.CheckpointError(
         f"{location} has {checkpoint.num_classes} classes, whose names are not "
-        f"known; expected ImageNet's {_IMAGENET_CLASSES}, or no head at all.")
+        f"known; expected ImageNet's {_IMAGENET_CLASSES}, or no head at all. "
+        "Save the model without its head (include_top=False) to export the "
+        "feature extractor.")
   source = catalog.SOURCES[checkpoint.layout.source]
   return Resolved(
       checkpoint=checkpoint, source=source.name, location=location,

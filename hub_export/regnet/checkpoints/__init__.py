@@ -62,7 +62,11 @@ def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
       tensors that are missing, unexpected, misshapen or not finite; the latter
       are all listed.
   """
-  found = _detect(path)
+  try:
+    found = _detect(path)
+  except OSError as e:  # Such as a name that is too long, or no permission.
+    raise errors.CheckpointError(
+        f"{path} cannot be opened: {e.strerror or e}. Check the path.") from e
   arch = variants.architecture(variant, found.source)
   num_classes = _num_classes(found)
   expected = variants.tensor_shapes(arch, num_classes)
@@ -110,13 +114,8 @@ def _detect(path: pathlib.Path) -> layout.Layout:
         "tf_keras.applications.regnet or the prefix of a TensorFlow "
         "checkpoint (the path without .index). Check the spelling.")
   if path.is_file():
-    try:
-      with path.open("rb") as f:
-        magic = f.read(len(keras_h5.MAGIC))
-    except OSError as e:
-      raise errors.CheckpointError(
-          f"{path} cannot be read ({e.strerror}); expected a checkpoint. Check "
-          "its permissions.") from e
+    with path.open("rb") as f:
+      magic = f.read(len(keras_h5.MAGIC))
     if magic == keras_h5.MAGIC:
       return keras_h5.read(path)
   raise errors.CheckpointError(
