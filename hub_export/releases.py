@@ -4,14 +4,15 @@ Nothing here imports TensorFlow.
 """
 
 import dataclasses
-import json
 import pathlib
 import shlex
 from typing import Any
 
+from checks import report as report_lib
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import program
+from model_cards import validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,79 +30,76 @@ def read(export_dir: pathlib.Path) -> Release:
 
   Raises:
     ChecksError: if the report is missing, has not passed, or is not of these
-      bytes or this handle, or if the card is missing or of another handle.
+      bytes or this handle, or if the card is missing or says anything else
+      than manifest and report do.
     HubExportError: if there is no export, or a file cannot be read.
   """
   manifest = export_dirs.read_manifest(export_dir)
   handle = export_dirs.parse_handle(manifest["handle"])
   report_bytes = _read(export_dirs.report_path(export_dir), "report",
                        export_dir)
+  try:
+    report = report_lib.read(export_dirs.report_path(export_dir))
+  except errors.ChecksError as e:
+    raise errors.ChecksError(f"{e} {_check_it(export_dir)}") from e
   export_sha256 = export_dirs.digest(export_dir)
-  _check_report(_parse_report(report_bytes, export_dir), handle,
-                export_sha256, export_dir)
+  _check_report(report, handle, export_sha256, export_dir)
   card = _read(export_dirs.card_path(export_dir), "card", export_dir)
-  _check_card(card, handle, export_dir)
+  _check_card(card, manifest, report, export_dir)
   return Release(handle, export_dir, export_sha256, card, report_bytes)
 
 
-def _parse_report(content: bytes, export_dir: pathlib.Path) -> dict[str, Any]:
-  """Returns the report, with the fields that `_check_report` reads."""
-  try:
-    report = json.loads(content)
-    if report["schema_version"] != 1:
-      raise ValueError(f"schema_version {report['schema_version']}, not 1")
-    for field in ("handle", "export_sha256", "status"):
-      if not isinstance(report[field], str):
-        raise ValueError(f"{field} is not a text")
-    for check in report["checks"]:
-      if not all(isinstance(check[field], str)
-                 for field in ("group", "name", "status", "message")):
-        raise ValueError("a check without group, name, status or message")
-    return report
-  except (ValueError, KeyError, TypeError) as e:
-    raise errors.ChecksError(
-        f"{export_dirs.report_path(export_dir)} cannot be read ({e!r}); "
-        f"expected the JSON report of a check. {_check_it(export_dir)}") from e
-
-
-def _check_report(report: dict[str, Any], handle: export_dirs.Handle,
+def _check_report(report: report_lib.Report, handle: export_dirs.Handle,
                   export_sha256: str, export_dir: pathlib.Path) -> None:
   """Raises ChecksError unless `report` lets these very bytes be published."""
   path = export_dirs.report_path(export_dir)
-  if report["handle"] != str(handle):
+  if report.handle != str(handle):
     raise errors.ChecksError(
-        f"{path} is the report of {report['handle']}; expected one of "
+        f"{path} is the report of {report.handle}; expected one of "
         f"{handle}. {_check_it(export_dir)}")
-  if report["export_sha256"] != export_sha256:
+  if report.export_sha256 != export_sha256:
     raise errors.ChecksError(
         f"{export_dir} has changed since it was checked: its sha256 is "
-        f"{export_sha256}, that of the report is {report['export_sha256']}; "
+        f"{export_sha256}, that of the report is {report.export_sha256}; "
         f"expected the same bytes. {_check_it(export_dir)}")
+  if report.status == report_lib.PASSED:
+    return
   problems = [
-      f"{c['group']}/{c['name']} {_STATUS.get(c['status'], c['status'])}: "
-      f"{c['message']}" for c in report["checks"] if c["status"] != "passed"]
-  if not report["checks"]:
-    problems = ["no check was made"]
-  elif report["status"] != "passed" and not problems:
-    problems = [f"the report says {report['status']!r}"]
-  if problems:
-    raise errors.ChecksError(errors.join_problems(
-        f"{handle} has not passed its checks", problems,
-        f"Put that right. {_check_it(export_dir)}"))
+      f"{c.group}/{c.name} {_STATUS[c.status]}: {c.message}"
+      for c in report.checks if c.status != report_lib.PASSED]
+  run = {c.group for c in report.checks}
+  problems += [f"{group}: no check was made" for group in report_lib.GROUPS
+               if group not in run]
+  raise errors.ChecksError(errors.join_problems(
+      f"{handle} has not passed its checks", problems,
+      f"Put that right. {_check_it(export_dir)}"))
 
 
-_STATUS = {"failed": "failed", "not_run": "was not run"}
+_STATUS = {report_lib.FAILED: "failed", report_lib.NOT_RUN: "was not run"}
 
 
-def _check_card(card: bytes, handle: export_dirs.Handle,
-                export_dir: pathlib.Path) -> None:
-  """Raises ChecksError unless the card's first line names `handle`."""
-  first = card.decode("utf-8", "replace").partition("\n")[0].strip()
-  expected = f"# Module {handle}"
+def _check_card(card: bytes, manifest: dict[str, Any],
+                report: report_lib.Report, export_dir: pathlib.Path) -> None:
+  """Raises ChecksError unless the card says what manifest and report do."""
+  path = export_dirs.card_path(export_dir)
+  try:
+    text = card.decode("utf-8")
+  except UnicodeDecodeError as e:
+    raise errors.ChecksError(
+        f"{path} is not UTF-8 ({e}); expected a card in Markdown. "
+        f"{_check_it(export_dir)}") from e
+  first = text.partition("\n")[0].strip()
+  expected = f"# Module {manifest['handle']}"
   if first != expected:
     raise errors.ChecksError(
-        f"{export_dirs.card_path(export_dir)} begins with {first!r}; expected "
-        f"{expected!r}. {_check_it(export_dir)}")
+        f"{path} begins with {first!r}; expected {expected!r}. "
+        f"{_check_it(export_dir)}")
+  problems = validate.problems(text, manifest, report.to_dict())
+  if problems:
+    raise errors.ChecksError(errors.join_problems(
+        f"{path} does not agree with manifest and report", problems,
+        "Put that right, or have the card made anew. "
+        f"{_check_it(export_dir)}"))
 
 
 def _read(path: pathlib.Path, what: str, export_dir: pathlib.Path) -> bytes:

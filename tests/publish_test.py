@@ -7,6 +7,7 @@ directly where a test needs to interrupt it.
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -159,7 +160,8 @@ Load it with:
     imported = {line.rsplit("|", 1)[-1].strip()
                 for line in done.stderr.splitlines()}
     assert "hub_export.releases" in imported
-    assert not imported & {"tensorflow", "numpy", "tf_keras", "starlette"}
+    assert not imported & {"tensorflow", "numpy", "tf_keras", "starlette",
+                           "jinja2"}
 
   @pytest.mark.parametrize("flags, fault", [
       ([], "--export_dir"), (["--export_dir=x"], "--to"),
@@ -239,20 +241,37 @@ class TestRefusals:
     assert "golden" not in message
 
   @pytest.mark.parametrize("status", ["incomplete", "failed", "", "PASSED"])
-  def test_status_counts_even_where_every_check_passed(
-      self, export_dir, status):
+  def test_status_is_what_the_checks_come_to(self, export_dir, status):
     tiny_export.write_report(export_dir, status=status)
-    assert f"the report says {status!r}" in self._refusal(export_dir)
+    assert f"says {status!r}, but its checks come to 'passed'" in self._refusal(
+        export_dir)
 
   def test_a_check_that_did_not_pass_counts_whatever_the_status(
       self, export_dir):
+    checks = [tiny_export.check(group, "all", "passed", "")
+              for group in tiny_export.GROUPS]
+    checks.append(tiny_export.check("accuracy", "top1", "not_run", "no data"))
+    tiny_export.write_report(export_dir, checks=checks)
+    assert "says 'passed', but its checks come to 'incomplete'" in (
+        self._refusal(export_dir))
+
+  @pytest.mark.parametrize("missing", tiny_export.GROUPS)
+  def test_every_group_has_to_be_there(self, export_dir, missing):
+    checks = [tiny_export.check(group, "all", "passed", "")
+              for group in tiny_export.GROUPS if group != missing]
+    tiny_export.write_report(export_dir, checks=checks)
+    assert "says 'passed', but" in self._refusal(export_dir)
+    tiny_export.write_report(export_dir, checks=checks, status="incomplete")
+    assert f"{missing}: no check was made" in self._refusal(export_dir)
+
+  def test_one_passed_check_is_not_enough(self, export_dir):
     tiny_export.write_report(export_dir, checks=[
-        tiny_export.check("accuracy", "top1", "not_run", "no data set")])
-    assert "accuracy/top1 was not run" in self._refusal(export_dir)
+        tiny_export.check("structure", "files", "passed", "all there")])
+    assert "come to 'incomplete'" in self._refusal(export_dir)
 
   def test_no_checks_at_all(self, export_dir):
-    tiny_export.write_report(export_dir, checks=[])
-    assert "no check was made" in self._refusal(export_dir)
+    tiny_export.write_report(export_dir, checks=[], status="incomplete")
+    assert "structure: no check was made" in self._refusal(export_dir)
 
   @pytest.mark.parametrize("change", [
       lambda e: (e / "saved_model.pb").write_bytes(b"Graph" + b"graph" * 39),
@@ -281,7 +300,8 @@ class TestRefusals:
       ' "status": "passed", "checks": 1}'])
   def test_damaged_report(self, export_dir, content):
     tiny_export.report_path(export_dir).write_text(content)
-    assert "checks.json cannot be read" in self._refusal(export_dir)
+    assert re.search("checks.json (cannot be read|has the schema version 2)",
+                     self._refusal(export_dir))
 
   def test_missing_card(self, export_dir):
     tiny_export.card_path(export_dir).unlink()
@@ -295,6 +315,28 @@ class TestRefusals:
     message = self._refusal(export_dir)
     assert (f"begins with {first!r}; expected "
             "'# Module local/tiny_classification/1'") in message
+
+  @pytest.mark.parametrize("right, wrong, told", [
+      ("97.50 %", "99.50 %", "row 'Top-1, measured' says 99.5"),
+      ("351 of 360", "359 of 360", "row 'Top-1, measured' says"),
+      ("4,096", "4,095", "row 'Parameters, trainable' says 4095"),
+      ("<!-- license: apache-2.0 -->", "<!-- license: mit -->",
+       "license is mit; the manifest says apache-2.0"),
+      ("local/tiny_classification/1.tar.gz", "else/tiny_classification/1.zip",
+       "asset-path is 'else/tiny_classification/1.zip'"),
+      ("## Limits", "It has 12.5 % errors.\n\n## Limits", "'12.5'")])
+  def test_card_that_says_something_else(
+      self, export_dir, right, wrong, told):
+    path = tiny_export.card_path(export_dir)
+    assert right in path.read_text()
+    path.write_text(path.read_text().replace(right, wrong))
+    message = self._refusal(export_dir)
+    assert f"{path} does not agree with manifest and report" in message
+    assert told in message
+
+  def test_card_that_is_no_text(self, export_dir):
+    tiny_export.card_path(export_dir).write_bytes(b"# Module \xff")
+    assert "1.md is not UTF-8" in self._refusal(export_dir)
 
   def test_no_export(self, tmp_path):
     with pytest.raises(errors.HubExportError, match="is not an export"):

@@ -94,7 +94,7 @@ def test_archive(root, port, path):
 def test_card(root, port):
   assert _ask(port, "/local/tiny_classification/1") == (
       200, "text/markdown; charset=utf-8",
-      b"# Module local/tiny_classification/1\n\nA tiny module.\n")
+      (root / "local/tiny_classification/1.md").read_bytes())
 
 
 def test_index_lists_what_to_type(port):

@@ -1,13 +1,15 @@
 """Exports of a few plain files, with report and card, for tests.
 
-No TensorFlow, and no code of the product: what is expected of an export is
-written here by hand.
+No TensorFlow. What is expected of an export is written here by hand; only the
+card, which has to agree with all of it, is rendered.
 """
 
 import hashlib
 import json
 import pathlib
 from typing import Any
+
+from model_cards import render
 
 HANDLE = "local/tiny_classification/1"
 FILES = {
@@ -17,6 +19,7 @@ FILES = {
     "variables/variables.index": b"index",
     "variables/variables.data-00000-of-00001": bytes(range(256)) * 64,
 }
+GROUPS = ("structure", "numerics", "trainability", "accuracy", "card")
 
 
 def make(output_dir: pathlib.Path, handle: str = HANDLE,
@@ -33,13 +36,42 @@ def make(output_dir: pathlib.Path, handle: str = HANDLE,
     path = export_dir / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-  manifest = export_dir / "assets.extra" / "manifest.json"
-  manifest.parent.mkdir(parents=True, exist_ok=True)
-  manifest.write_text(json.dumps({"schema_version": 1, "handle": handle}))
+  path = export_dir / "assets.extra" / "manifest.json"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(manifest(handle)))
   write_report(export_dir)
-  card_path(export_dir).write_text(
-      f"# Module {handle}\n\nA tiny module.\n", "utf-8")
+  write_card(export_dir)
   return export_dir
+
+
+def manifest(handle: str = HANDLE) -> dict[str, Any]:
+  """Returns the manifest of a classifier of two classes."""
+  return {
+      "schema_version": 1, "handle": handle, "family": "tiny",
+      "variant": "tiny", "kind": "classifier", "form": "main",
+      "companion": None, "is_demo": False,
+      "checkpoint": {
+          "source": "keras", "format": "keras_h5", "location": "keras:tiny",
+          "files": [{"name": "tiny.h5", "sha256": "8a5f" * 16, "bytes": 4321}]},
+      "weights": {"sha256": "1b7c" * 16, "backbone_sha256": "9d03" * 16},
+      "parameters": {"trainable": 4096, "total": 4160},
+      "multiply_adds": {"count": 123456, "image_size_px": 48},
+      "dataset": {"name": "pets", "title": "Cats and dogs", "split": "test",
+                  "tfhub_tag": None},
+      "preprocessing": {"resizes": [], "crop_px": 48},
+      "inputs": {"dtype": "float32", "min_size_px": 32, "range": [0.0, 1.0],
+                 "channel_order": "RGB"},
+      "outputs": {"num_classes": 2},
+      "labels": {"file": "assets/labels.txt", "count": 2,
+                 "sha256": "77e2" * 16},
+      "reported_accuracy": None,
+      "licence": {"id": "apache-2.0", "text": "Free for everybody."},
+      "card": {"title": "A tiny classifier", "description": "A tiny module.",
+               "architecture": "regnety", "training": "None at all.",
+               "intended_use": "Tests.", "limits": "Nearly everything.",
+               "references": []},
+      "software": {"tensorflow": "2.21.0"},
+  }
 
 
 def write_report(export_dir: pathlib.Path, **changes: Any) -> None:
@@ -50,9 +82,25 @@ def write_report(export_dir: pathlib.Path, **changes: Any) -> None:
       "schema_version": 1, "handle": handle,
       "export_sha256": digest(export_dir),
       "status": "passed",
-      "checks": [check("structure", "files", "passed", "all there")],
+      "checks": [check(group, "all", "passed", "all there")
+                 for group in GROUPS],
+      "dataset": {"name": "pets", "version": "1.0.0", "split": "test",
+                  "num_examples": 360, "digest": "e61a" * 16},
+      # Wilson's interval for 351 of 360.
+      "metrics": {"top1": {"value": 97.5, "correct": 351, "total": 360,
+                           "low": 95.318, "high": 98.679}, "top5": None},
+      "environment": {"python": "3.11.2", "onednn": True},
+      "started": "2026-11-21T10:50:00Z", "seconds": 12.25,
   }
   report_path(export_dir).write_text(json.dumps(report | changes))
+
+
+def write_card(export_dir: pathlib.Path) -> None:
+  """Writes the card that goes with manifest and report."""
+  path = export_dir / "assets.extra" / "manifest.json"
+  card_path(export_dir).write_text(render.module_card(
+      json.loads(path.read_text()),
+      json.loads(report_path(export_dir).read_text())), "utf-8")
 
 
 def check(group: str, name: str, status: str, message: str) -> dict[str, Any]:
