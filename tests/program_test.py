@@ -17,7 +17,6 @@ More about the thing.
 """
 from absl import flags
 from hub_export import errors
-from hub_export import errors
 from hub_export import program
 
 _NUMBER = flags.DEFINE_integer("number", 1, "How many things.")
