@@ -242,7 +242,7 @@ class TestModuleCard:
     assert "Accuracy is not measured yet." in card
     assert "Top-1, measured" not in card
     assert ("./bazelw run //checks:check -- "
-            "--export_dir=exports/local/regnety600mf_classification/4") in card
+            "--export_dir=PATH/local/regnety600mf_classification/4") in card
 
   def test_status_is_said_first(self):
     m = manifest()
@@ -281,6 +281,21 @@ class TestModuleCard:
       assert len(blocks) == 4
       for block in blocks[1:]:
         compile(block.split("```")[0], "card", "exec")
+
+  @pytest.mark.parametrize("kind", ["classifier", "feature_extractor"])
+  def test_examples_say_what_to_put_in_for_the_place(self, kind):
+    m = manifest(kind)
+    card = render.module_card(m, None)
+    assert "exports/" not in card and "$PWD" not in card
+    # hub.KerasLayer and hub.load take addresses; Keras, Docker and the
+    # checks want directories.
+    assert card.count(f'"PATH_OR_URL/{m["handle"]}"') == 2
+    assert len(re.findall(r"\bPATH/local/", card)) == 3
+    use = card.partition("## How to use\n")[2]
+    explained = use.partition("```")[0]
+    for word in ("`PATH_OR_URL`", "`PATH`", "directory of exports",
+                 "published to", "`http://host:port`"):
+      assert word in explained
 
   def test_unlisted_licence_is_tagged_custom_and_named_in_the_text(self):
     m = manifest()
