@@ -32,6 +32,7 @@ LABELS = pathlib.PurePosixPath("assets/labels.txt")
 _PUBLISHER = re.compile(r"[a-z0-9-]+")
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_PART = ".part"  # Ends the names of files that are being written.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def read_manifest(export_dir: pathlib.Path) -> dict[str, Any]:
     raise errors.HubExportError(
         f"{export_dir} is not an export: it has no {MANIFEST}; expected the "
         f"directory of one version; {hint}") from None
-  except (OSError, ValueError, KeyError, TypeError,
+  except (OSError, ValueError, KeyError, TypeError, RecursionError,
           errors.HubExportError) as e:
     raise errors.HubExportError(
         f"{path} cannot be read ({e}); expected the JSON manifest of an "
@@ -115,17 +116,27 @@ def files(directory: pathlib.Path) -> list[pathlib.PurePosixPath]:
   """Returns the relative paths of all files below `directory`, sorted.
 
   Raises:
-    HubExportError: if there is anything but plain files and directories.
+    HubExportError: if there is anything but plain files and directories, or a
+      directory cannot be read.
   """
   found = []
-  for path in directory.rglob("*"):
-    if path.is_symlink() or not (path.is_file() or path.is_dir()):
-      raise errors.HubExportError(
-          f"{path} is neither a file nor a directory; expected an export to "
-          "hold nothing else. Remove it, or export again.")
-    if path.is_file():
-      found.append(pathlib.PurePosixPath(path.relative_to(directory)))
-  return sorted(found, key=str)
+  # Path.rglob would pass over directories that it may not read.
+  for parent, directories, names in os.walk(directory, onerror=_raise_unread):
+    for name in (*directories, *names):
+      path = pathlib.Path(parent, name)
+      if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        raise errors.HubExportError(
+            f"{path} is neither a file nor a directory; expected an export to "
+            "hold nothing else. Remove it, or export again.")
+      if path.is_file():
+        found.append(pathlib.PurePosixPath(path.relative_to(directory)))
+  return sorted(found, key=os.fsencode)
+
+
+def _raise_unread(error: OSError) -> None:
+  raise errors.HubExportError(
+      f"{error.filename} cannot be read ({error.strerror}); expected a file or "
+      "directory of an export. Make it readable, or export again.") from error
 
 
 def file_sha256(path: pathlib.Path) -> str:
@@ -142,10 +153,19 @@ def digest(export_dir: pathlib.Path) -> str:
 
   It is the SHA-256 of what `sha256sum` prints for the files in sorted order:
   a line "<sha256>  <relative path>" each.
+
+  Raises:
+    HubExportError: if there is anything but plain files and directories, or
+      one cannot be read.
   """
-  lines = [f"{file_sha256(export_dir / path)}  {path}\n"
-           for path in files(export_dir)]
-  return hashlib.sha256("".join(lines).encode()).hexdigest()
+  lines = []
+  for path in files(export_dir):
+    try:
+      sha256 = file_sha256(export_dir / path)
+    except OSError as e:
+      _raise_unread(e)
+    lines.append(sha256.encode() + b"  " + os.fsencode(path) + b"\n")
+  return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def write_file(path: pathlib.Path, content: bytes | str) -> None:
@@ -163,26 +183,57 @@ def write_file(path: pathlib.Path, content: bytes | str) -> None:
 def open_whole(path: pathlib.Path) -> Iterator[BinaryIO]:
   """Opens a file for writing that appears whole, at the block's end, or never.
 
-  It is written to a temporary name, flushed, then renamed.
+  It is written to a temporary name, flushed, then renamed. Its writer holds a
+  lock on it, so that the next one can tell what a killed one left (no lock).
 
   Raises:
     WriteError: if it cannot be written; nothing is left behind.
   """
   with write_errors(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    _remove_left(path)
+    fd, temporary = _locked_temporary(path)
     try:
       with os.fdopen(fd, "wb") as f:
         yield f
         f.flush()
         os.fsync(f.fileno())
-      os.chmod(temporary, 0o644)  # mkstemp makes it readable for one user.
-      os.replace(temporary, path)
+        os.chmod(temporary, 0o644)  # mkstemp makes it readable for one user.
+        os.replace(temporary, path)  # While it is locked.
     except BaseException:
       with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
       raise
     fsync(path.parent)
+
+
+def _locked_temporary(path: pathlib.Path) -> tuple[int, str]:
+  """Returns descriptor and name of a new locked file beside `path`."""
+  while True:
+    fd, temporary = tempfile.mkstemp(
+        prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
+    try:
+      # Some network file systems have no locks; nothing is removed there.
+      with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_EX)
+      # Before it was locked, another writer may have taken it for a left one.
+      if os.fstat(fd).st_nlink:
+        return fd, temporary
+    except BaseException:
+      os.close(fd)
+      raise
+    os.close(fd)
+
+
+def _remove_left(path: pathlib.Path) -> None:
+  """Removes what killed writers of `path` left beside it."""
+  pattern = re.compile(re.escape(f".{path.name}.") + r"\w{8}" + _PART)
+  for left in os.listdir(path.parent):
+    if pattern.fullmatch(left):
+      # Another still writes it, or was quicker, or there are no locks.
+      with contextlib.suppress(OSError):
+        with lock(path.with_name(left), wait=False):
+          path.with_name(left).unlink()
 
 
 def fsync(path: pathlib.Path) -> None:

@@ -169,7 +169,7 @@ def read_report(export_dir: pathlib.Path) -> dict[str, Any] | None:
     return report
   except FileNotFoundError:
     return None
-  except (OSError, ValueError, KeyError, TypeError) as e:
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
     raise errors.HubExportError(
         f"{path} cannot be read ({e!r}); expected the JSON report of an "
         "export's checks. Run the checks again.") from e

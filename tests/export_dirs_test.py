@@ -1,5 +1,6 @@
 """Tests of handles, digests and writing that is all or none."""
 
+import errno
 import hashlib
 import os
 import pathlib
@@ -7,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -53,7 +55,8 @@ class TestReadManifest:
       export_dirs.read_manifest(newest.parent)
 
   @pytest.mark.parametrize("content", [
-      b"", b"{", b"[]", b"{}", b'{"handle": 1}', b'{"handle": "x"}', b"\xff"])
+      b"", b"{", b"[]", b"{}", b'{"handle": 1}', b'{"handle": "x"}', b"\xff",
+      b"[" * 100_000], ids=lambda content: content[:20])
   def test_damaged(self, tmp_path, content):
     export_dir = tiny_export.make(tmp_path)
     path = export_dir / "assets.extra" / "manifest.json"
@@ -85,18 +88,22 @@ class TestDigest:
   def test_is_what_sha256sum_gives(self, tmp_path):
     export_dir = tiny_export.make(tmp_path)
     # Sorted by bytes: capitals first, and "-" before "/".
-    for name in ("assets-b", "assets/B", "Z", "empty", "assets/é"):
-      (export_dir / name).write_text("" if name == "empty" else name)
+    # Names need not be UTF-8.
+    names = ("assets-b", "assets/B", "Z", "empty", "assets/é", "\ue000",
+             os.fsdecode(b"no \xff utf-8"), os.fsdecode(b"\xff"))
+    for name in names:
+      (export_dir / name).write_bytes(
+          b"" if name == "empty" else os.fsencode(name))
     # More than the block that is read at once, and not a multiple of it.
     (export_dir / "large").write_bytes(bytes(range(251)) * 10_000)
     recipe = ("find . -type f -printf '%P\\0' | LC_ALL=C sort -z"
               " | xargs -0 sha256sum")
     lines = subprocess.run(["bash", "-c", recipe], cwd=export_dir, check=True,
                            capture_output=True).stdout
-    assert len(lines.splitlines()) == 12
+    assert len(lines.splitlines()) == 15
     assert export_dirs.digest(export_dir) == hashlib.sha256(lines).hexdigest()
     shown = dict(reversed(line.split("  ", 1))
-                 for line in lines.decode().splitlines())
+                 for line in os.fsdecode(lines).splitlines())
     assert export_dirs.file_sha256(export_dir / "large") == shown["large"]
 
   def test_of_nothing_and_of_abc(self, tmp_path):
@@ -111,6 +118,24 @@ class TestDigest:
     (export_dir / "link").symlink_to(target)
     with pytest.raises(errors.HubExportError, match="link is neither"):
       export_dirs.digest(export_dir)
+
+
+  @pytest.mark.parametrize("where, name", [
+      ("builtins.open", "saved_model.pb"), ("os.scandir", "variables")])
+  def test_unreadable(self, tmp_path, monkeypatch, where, name):
+    export_dir = tiny_export.make(tmp_path)
+    module, function = where.split(".")
+    real = getattr(sys.modules[module], function)
+
+    # As for a user without the right; a superuser may read all.
+    def denied(path, *args, **kwargs):
+      if os.fspath(path) == str(export_dir / name):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+      return real(path, *args, **kwargs)
+    monkeypatch.setattr(where, denied)
+    with pytest.raises(errors.HubExportError, match="Permission denied") as e:
+      export_dirs.digest(export_dir)
+    assert f"{export_dir / name} cannot be read" in str(e.value)
 
 
 # Writes a file over another, and dies by the signal of a file grown too large:
@@ -157,6 +182,35 @@ class TestWriteFile:
     # What it had begun is hidden and no one's version, report or card.
     (left,) = set(tmp_path.iterdir()) - {path}
     assert left.name.startswith(".file.")
+    # The next writer of the file takes it away, and nothing else.
+    for name in (".file.original", ".other.md.abcd1234.part"):
+      (tmp_path / name).write_text("mine")
+    export_dirs.write_file(path, b"newer")
+    assert tiny_export.tree(tmp_path) == {
+        "file": b"newer", ".file.original": b"mine",
+        ".other.md.abcd1234.part": b"mine"}
+
+  def test_what_another_still_writes_stays(self, tmp_path):
+    path = tmp_path / "file"
+    with export_dirs.open_whole(path) as slow:
+      slow.write(b"slow")
+      export_dirs.write_file(path, b"quick")
+      assert path.read_bytes() == b"quick"
+    assert tiny_export.tree(tmp_path) == {"file": b"slow"}
+
+  def test_taken_away_before_it_is_locked_another_is_begun(
+      self, tmp_path, monkeypatch):
+    real = tempfile.mkstemp
+    made = []
+    def mkstemp(*args, **kwargs):
+      made.append(real(*args, **kwargs))
+      if len(made) == 1:
+        os.unlink(made[0][1])
+      return made[-1]
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+    export_dirs.write_file(tmp_path / "file", b"new")
+    assert len(made) == 2
+    assert tiny_export.tree(tmp_path) == {"file": b"new"}
 
   def test_full_disk_leaves_the_old_one_alone(self, tmp_path):
     path = tmp_path / "file"

@@ -515,7 +515,8 @@ class TestWriteCards:
       render.write_cards(export_dir)
     assert not export_dirs.card_path(export_dir).exists()
 
-  @pytest.mark.parametrize("content", ["{", "[]", '{"handle": 1}'])
+  @pytest.mark.parametrize("content", [
+      "{", "[]", '{"handle": 1}', "[" * 100_000])
   def test_damaged_report_is_refused(self, tmp_path, content):
     export_dir = put(tmp_path, manifest())
     export_dirs.report_path(export_dir).write_text(content)
