@@ -424,16 +424,31 @@ class TestDirectory:
     with pytest.raises(errors.HubExportError, match=problem):
       directory.Directory(to).verify(release)
 
-  def test_a_missing_archive_is_told(self, export_dir, to):
+  @pytest.mark.parametrize("damage", [
+      lambda path: path.unlink(),
+      lambda path: path.write_bytes(path.read_bytes()[:100])])
+  def test_a_missing_or_damaged_archive_is_made_again(
+      self, export_dir, to, damage):
     directory.Directory(to).put(releases.read(export_dir))
-    (to / _MODULE / "1.tar.gz").unlink()
+    archive = to / _MODULE / "1.tar.gz"
+    before = tiny_export.tree(to)
+    damage(archive)
     done = _publish(f"--export_dir={export_dir}", f"--to={to}")
-    assert done.returncode == 1
-    assert f"{to}/{_MODULE}/1.tar.gz is missing" in done.stderr
-    assert f"Remove {to}/{_MODULE}/1 and publish it again." in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "archive, card or report were renewed" in done.stdout
+    assert tiny_export.tree(to) == before
+
+  @pytest.mark.parametrize("missing", ["1.tar.gz", "1.md", "1.checks.json"])
+  def test_missing_parts_are_told(self, export_dir, to, missing):
+    release = releases.read(export_dir)
+    directory.Directory(to).put(release)
+    (to / _MODULE / missing).unlink()
+    with pytest.raises(errors.HubExportError) as caught:
+      directory.Directory(to).verify(release)
+    assert f"{to}/{_MODULE}/{missing} is missing" in str(caught.value)
+    assert "Publish it again." in str(caught.value)
     # What the message says to do helps.
-    (to / _MODULE / "1").rename(to.parent / "elsewhere")
-    assert _publish(f"--export_dir={export_dir}", f"--to={to}").returncode == 0
+    assert directory.Directory(to).put(release) is base.Outcome.RENEWED
     _assert_published(to, export_dir)
 
   def test_an_export_is_not_published_into_itself(self, export_dir, tmp_path):

@@ -10,7 +10,7 @@ from hub_export import releases
 class Outcome(enum.Enum):
   """What `Destination.put` did."""
   PUBLISHED = "published"
-  RENEWED = "published already; its card and report were renewed"
+  RENEWED = "published already; archive, card or report were renewed"
   UNCHANGED = "published already; nothing to do"
 
 
@@ -18,7 +18,8 @@ class Destination(Protocol):
   """A place to publish to; one small file of this package each.
 
   A published version never changes: users' caches keep a model for ever. Its
-  card and its report may be renewed.
+  card and its report may be renewed, and its archive, which is always the same,
+  made again.
   """
 
   def exists(self, handle: export_dirs.Handle) -> bool:

@@ -108,7 +108,7 @@ class Directory:
     if problems:
       raise errors.HubExportError(errors.join_problems(
           f"{release.handle} is damaged in {self.root}", problems,
-          f"Remove {final} and publish it again."))
+          "Publish it again."))
     archive.verify(self.archive_path(release.handle), final)
 
   def describe(self, handle: export_dirs.Handle) -> list[tuple[str, str]]:
@@ -163,21 +163,40 @@ class Directory:
     export_dirs.fsync(final.parent)
 
   def _renew(self, release: releases.Release) -> base.Outcome:
-    """Replaces card and report where they differ; the module may not."""
+    """Replaces card and report where they differ; the module may not.
+
+    An archive that is missing or damaged is made again of the module, which
+    gives the same bytes.
+    """
     final = self.module_dir(release.handle)
     self._verify_module(release)
     changed = [(path, content)
                for path, content in self._documents(release)
                if not path.is_file() or path.read_bytes() != content]
-    if not changed:
+    archive_path = self.archive_path(release.handle)
+    renewed = [path for path, _ in changed]
+    if not _is_sound(archive_path, final):
+      renewed.append(archive_path)
+    if not renewed:
       return base.Outcome.UNCHANGED
     staging = _make_staging(final)
     for path, content in changed:
       export_dirs.write_file(staging / path.name, content)
-    for path, _ in changed:
+    if archive_path in renewed:
+      archive.write(staging / archive_path.name, final)
+      archive.verify(staging / archive_path.name, final)
+    for path in renewed:
       os.replace(staging / path.name, path)
     export_dirs.fsync(final.parent)
     return base.Outcome.RENEWED
+
+
+def _is_sound(archive_path: pathlib.Path, module_dir: pathlib.Path) -> bool:
+  try:
+    archive.verify(archive_path, module_dir)
+    return True
+  except errors.HubExportError:  # Missing, too.
+    return False
 
 
 def _check_apart(root: pathlib.Path, final: pathlib.Path,
