@@ -30,6 +30,9 @@ from hub_export import hub_module
 
 SCHEMA_VERSION = 1
 _TEMPORARY = ".tmp-"
+# A version as export_dirs has it, or what lies beside one, "7.md".
+_VERSION = re.compile(r"[1-9][0-9]{0,8}(?=\.|\Z)")
+_MAKE_ATTEMPTS = 1000  # Each failed one means that another has just failed.
 _GRAPH_BYTES = 8 << 20  # Rough size of what is written beside the variables.
 
 
@@ -60,9 +63,10 @@ def write(module: hub_module.HubModule, output_dir: pathlib.Path,
   export_dirs.check_publisher(publisher)
   model_dir = output_dir / publisher / module.name
   with export_dirs.write_errors(output_dir), _made(model_dir):
-    clean(model_dir)
-    _check_space(module, model_dir)
     with _temporary(model_dir) as temporary:
+      # Only now, when nobody else can take the directory away as empty.
+      clean(model_dir)
+      _check_space(module, model_dir)
       manifest = _write_content(module, publisher, temporary)
       return _commit(manifest, temporary, model_dir, publisher, force)
 
@@ -72,6 +76,8 @@ def clean(model_dir: pathlib.Path) -> list[pathlib.Path]:
   removed = []
   with export_dirs.lock(model_dir):
     for path in sorted(model_dir.glob(_TEMPORARY + "*")):
+      if path.is_symlink() or not path.is_dir():
+        continue  # Not made here.
       with contextlib.suppress(BlockingIOError, FileNotFoundError):
         with export_dirs.lock(path, wait=False):
           shutil.rmtree(path)
@@ -166,7 +172,7 @@ def _same(manifest: bytes, temporary: pathlib.Path,
 
 def _next_version(model_dir: pathlib.Path) -> int:
   """Returns one more than any version that is, or that left a card, here."""
-  numbers = [re.match(r"\d+", p.name) for p in model_dir.iterdir()]
+  numbers = [_VERSION.match(p.name) for p in model_dir.iterdir()]
   return 1 + max((int(m[0]) for m in numbers if m), default=0)
 
 
@@ -203,12 +209,24 @@ def _made(directory: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _temporary(model_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields a locked temporary directory and removes what is left of it."""
+  """Yields a locked temporary directory and removes what is left of it.
+
+  Makes `model_dir` again if another writer that failed removed it while it was
+  still empty (`_made`).
+  """
   with contextlib.ExitStack() as stack:
-    # Else `clean` could take it before it is locked.
-    with export_dirs.lock(model_dir):
-      path = pathlib.Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=model_dir))
-      stack.enter_context(export_dirs.lock(path))
+    for attempt in range(_MAKE_ATTEMPTS):
+      try:
+        model_dir.mkdir(parents=True, exist_ok=True)
+        # Else `clean` could take it before it is locked.
+        with export_dirs.lock(model_dir):
+          path = pathlib.Path(
+              tempfile.mkdtemp(prefix=_TEMPORARY, dir=model_dir))
+          stack.enter_context(export_dirs.lock(path))
+        break
+      except FileNotFoundError:
+        if attempt == _MAKE_ATTEMPTS - 1:
+          raise
     try:
       yield path
     finally:

@@ -16,6 +16,7 @@ import shutil
 import signal
 import stat
 import sys
+import tempfile
 import threading
 import time
 
@@ -89,6 +90,24 @@ class TestVersions:
     (model_dir / left).write_text("of a version that someone removed")
     assert _write(tmp_path, seed=1).export_dir == model_dir / "8"
     assert (model_dir / left).read_text() == "of a version that someone removed"
+
+  def test_other_files_that_begin_with_digits_do_not_count(self, tmp_path):
+    _write(tmp_path)
+    model_dir = tmp_path / "local" / tiny_module.NAME
+    others = ["20240101_notes.txt", "07.md", "3x", "1234567890.md"]
+    for name in others:
+      (model_dir / name).write_text("notes")
+    assert _write(tmp_path, seed=1).export_dir == model_dir / "2"
+    assert _names(model_dir) == sorted(["1", "2", *others])
+
+  def test_what_is_called_like_a_temporary_directory_stays(self, tmp_path):
+    model_dir = tmp_path / "local" / tiny_module.NAME
+    (model_dir / ".tmp-killed").mkdir(parents=True)
+    (model_dir / ".tmp-note").write_text("mine")
+    (model_dir / ".tmp-link").symlink_to(tmp_path)
+    assert saved_model.clean(model_dir) == [model_dir / ".tmp-killed"]
+    assert _write(tmp_path).is_new
+    assert _names(model_dir) == [".tmp-link", ".tmp-note", "1"]
 
   def test_tenth_follows_the_ninth(self, tmp_path):
     model_dir = tmp_path / "local" / tiny_module.NAME
@@ -368,6 +387,26 @@ class TestSeveralWriters:
     assert [status for status, _ in ran] == [0, 0]
     assert sorted(result.is_new for _, result in ran) == [False, True]
     assert _names(output_dir / "local" / tiny_module.NAME) == ["1"]
+
+  @pytest.mark.parametrize("event", ["lock", "mkdtemp"])
+  def test_one_that_failed_may_take_the_empty_directory_away(
+      self, tmp_path, monkeypatch, event):
+    """It does so just before the other locks, or writes into, it."""
+    model_dir = tmp_path / "local" / tiny_module.NAME
+    calls = []
+    def taking_away(function):
+      def wrapped(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 1:
+          model_dir.rmdir()
+          model_dir.parent.rmdir()
+        return function(*args, **kwargs)
+      return wrapped
+    module = export_dirs if event == "lock" else tempfile
+    monkeypatch.setattr(module, event, taking_away(getattr(module, event)))
+    assert _write(tmp_path) == saved_model.Written(model_dir / "1", True)
+    assert len(calls) > 1
+    assert _names(model_dir) == ["1"]
 
   @pytest.mark.parametrize("event", [
       "tensorflow.atomic_write_string_to_file", "os.chmod"])
