@@ -37,7 +37,8 @@ _DATA_DIR = flags.DEFINE_string(
     "embedded digits one in the cache.")
 _QUICK = flags.DEFINE_bool(
     "quick", False,
-    "Only structure, numerics and card. Not enough for publishing.")
+    "Only structure, numerics and card. Not enough for publishing. A report of "
+    "all checks of the same bytes is kept, and shown.")
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 64, "Images per step of the evaluation.", lower_bound=1)
 
@@ -99,6 +100,10 @@ def main(_: Sequence[str]) -> int:
   print(f"{checked.handle}\n\n{table(checked, sys.stdout.isatty())}\n")
   for reason in reasons(checked):
     print(f"{reason}\n")
+  if _QUICK.value and checked.is_full:
+    print("This is the report of all checks on these very bytes, of "
+          f"{checked.started}. It tells more than a quick check and was kept; "
+          "without --quick, all checks are run again.\n")
   return _conclude(checked, export_dir)
 
 

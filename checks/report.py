@@ -20,6 +20,7 @@ from hub_export import export_dirs
 
 SCHEMA_VERSION = 1
 GROUPS = ("structure", "numerics", "trainability", "accuracy", "card")
+QUICK_GROUPS = ("structure", "numerics", "card")  # Those of a quick check.
 PASSED = "passed"
 FAILED = "failed"
 NOT_RUN = "not_run"
@@ -67,6 +68,12 @@ class Report:
   def status(self) -> str:
     """PASSED, FAILED or INCOMPLETE, by `overall_status`."""
     return overall_status(self.checks)
+
+  @property
+  def is_full(self) -> bool:
+    """Whether more was run than a quick check runs."""
+    return any(c.group not in QUICK_GROUPS and c.status != NOT_RUN
+               for c in self.checks)
 
   def to_dict(self) -> dict[str, Any]:
     """Returns the report as it is written."""

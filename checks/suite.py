@@ -1,17 +1,22 @@
 """The list of checks, and running them into a report.
 
-The card is checked last, as it tells what the report says: a report without
-that check is written first, the card is rendered and judged, and only then does
-the report that calls it passed replace the other, with the card renewed. So a
-run that is killed never leaves a passing report with an unseen card.
+The card is checked last, as it tells what the report says. A report without
+that check is written first, then the card that goes with the final report, then
+that report. So a run that is killed never leaves a passing report beside a card
+that was not seen, or that tells of another report. Of two runs on one export,
+one waits for the other.
 """
 
 import contextlib
 import dataclasses
 import datetime
+import json
+import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+
+from absl import logging
 
 from checks import accuracy
 from checks import numerics
@@ -24,7 +29,6 @@ from hub_export import export_dirs
 from model_cards import render
 from model_cards import validate
 
-QUICK_GROUPS = ("structure", "numerics", "card")
 _BOTH = ("classifier", "feature_extractor")
 
 
@@ -93,28 +97,43 @@ def run(export_dir: pathlib.Path, *, dataset: str | None = None,
     dataset: TFDS name; by default the manifest's.
     split: By default the manifest's.
     data_dir: TFDS' directory; None for the data set's default.
-    quick: Whether only QUICK_GROUPS are run, the others being `not_run`.
+    quick: Whether only report.QUICK_GROUPS are run, the others being
+      `not_run`. A report of the same bytes for which all were run tells more:
+      it is then kept as it is, and returned.
     batch_size: Images per step of the evaluation.
     progress: Is told how it goes.
 
   Returns:
-    The report, as it is written beside the export.
+    The report, as it lies beside the export.
 
   Raises:
     HubExportError: if there is no export, or the report cannot be written.
   """
-  started = datetime.datetime.now(datetime.timezone.utc)
-  clock = time.monotonic()
   progress = progress or Progress()
-  export_dir = export_dir.absolute()
+  # Without this, report and card of "1/../2" or ".." would lie elsewhere.
+  export_dir = pathlib.Path(os.path.abspath(export_dir))
   manifest = export_dirs.read_manifest(export_dir)
-  export_sha256 = export_dirs.digest(export_dir)
   with _manifest_errors(export_dir):
     subject = subject_lib.Subject(
         export_dir, manifest, dataset or manifest["dataset"]["name"],
         split or manifest["dataset"]["split"], data_dir, batch_size,
         progress.examples)
-    checks = [c for c in CHECKS if manifest["kind"] in c.kinds]
+    checks = _checks_of(manifest["kind"])
+  with _locked(export_dir):
+    kept = _full_report(export_dir) if quick else None
+    if kept:
+      render.write_cards(export_dir)
+      return kept
+    return _run(subject, checks, quick, progress)
+
+
+def _run(subject: subject_lib.Subject, checks: list[Check], quick: bool,
+         progress: Progress) -> report.Report:
+  """Runs checks and writes report and card; the export is locked."""
+  started = datetime.datetime.now(datetime.timezone.utc)
+  clock = time.monotonic()
+  export_dir, manifest = subject.export_dir, subject.manifest
+  export_sha256 = export_dirs.digest(export_dir)
   trainability.two_logical_devices()
   progress.start(len(checks) + 1)
   runner = _Runner(subject, quick, progress)
@@ -143,6 +162,38 @@ def run(export_dir: pathlib.Path, *, dataset: str | None = None,
   return final
 
 
+def _checks_of(kind: object) -> list[Check]:
+  """Returns the checks of a kind; of none that is known, those that say so."""
+  if kind not in _BOTH:
+    return [c for c in CHECKS if c.group == "structure"]
+  return [c for c in CHECKS if kind in c.kinds]
+
+
+@contextlib.contextmanager
+def _locked(export_dir: pathlib.Path) -> Iterator[None]:
+  """Holds the lock on an export, and tells if it has to wait for it."""
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(export_dirs.lock(export_dir, wait=False))
+    except BlockingIOError:
+      logging.warning("%s is in use by another run; waiting for it.",
+                      export_dir)
+      stack.enter_context(export_dirs.lock(export_dir))
+    yield
+
+
+def _full_report(export_dir: pathlib.Path) -> report.Report | None:
+  """Returns the report of these bytes if it is a full one, and conclusive."""
+  try:
+    found = report.read(export_dirs.report_path(export_dir))
+  except errors.ChecksError:  # None, or a damaged one: it is replaced.
+    return None
+  if (found.is_full and found.status in (report.PASSED, report.FAILED)
+      and found.export_sha256 == export_dirs.digest(export_dir)):
+    return found
+  return None
+
+
 class _Runner:
   """Runs checks one after the other, and the evaluation when it is needed."""
 
@@ -167,18 +218,21 @@ class _Runner:
     return results
 
   def _result(self, check: Check) -> report.CheckResult:
-    if self._quick and check.group not in QUICK_GROUPS:
+    if self._quick and check.group not in report.QUICK_GROUPS:
       return report.not_run("left out of a quick check")
     if check.group == "trainability":
-      reason = trainability.unfit_reason(self._subject)
-      if reason:
-        return report.not_run(reason)
+      return guarded(lambda: self._train(check))
     if check.group != "accuracy":
       return guarded(lambda: check.function(self._subject))
     if not self.evaluation and not self._no_evaluation:
       self._no_evaluation = guarded(self._evaluate)
     return self._no_evaluation or guarded(
         lambda: check.function(self._subject, self.evaluation))
+
+  def _train(self, check: Check) -> report.CheckResult:
+    reason = trainability.unfit_reason(self._subject)
+    return (report.not_run(reason) if reason
+            else check.function(self._subject))
 
   def _evaluate(self) -> report.CheckResult | None:
     """Returns None, or the result of all checks if there is no evaluation."""
@@ -212,18 +266,22 @@ def _finish(export_dir: pathlib.Path,
         result, group="card", name="card",
         seconds=round(time.monotonic() - clock, 2))
 
-  def write(result: report.CheckResult) -> report.Report:
-    made = make(card(result))
-    report.write(made, export_dirs.report_path(export_dir))
-    return made
-
-  pending = write(report.not_run("the card has not been judged yet"))
+  path = export_dirs.report_path(export_dir)
+  pending = make(card(report.not_run("the card has not been judged yet")))
+  report.write(pending, path)
   result = guarded(lambda: _card(export_dir, pending))
-  final = write(result)
+  final = make(card(result))
   # The card tells the card's own status, so it changes once more.
+  if result.status == report.PASSED:
+    again = guarded(lambda: _final_card(export_dir, final))
+    if again.status != report.PASSED:
+      final = make(card(again))
+  report.write(final, path)
+  # The collection tells of the final report as well.
   again = guarded(lambda: _card(export_dir, final))
-  if result.status == report.PASSED != again.status:
-    final = write(again)
+  if final.checks[-1].status == report.PASSED != again.status:
+    final = make(card(again))
+    report.write(final, path)
     guarded(lambda: _card(export_dir, final))
   return final
 
@@ -237,6 +295,18 @@ def _card(export_dir: pathlib.Path, made: report.Report) -> report.CheckResult:
                             made.to_dict())
   return report.from_problems(
       found, "sound, and every number is the manifest's or the report's")
+
+
+def _final_card(export_dir: pathlib.Path, made: report.Report
+                ) -> report.CheckResult:
+  """Writes the card of a report that is not on disk yet, if it is sound."""
+  manifest = export_dirs.read_manifest(export_dir)
+  record = json.loads(json.dumps(made.to_dict()))  # As it will be read.
+  text = render.module_card(manifest, record)
+  found = validate.problems(text, manifest, record)
+  if not found:
+    export_dirs.write_file(export_dirs.card_path(export_dir), text)
+  return report.from_problems(found, "sound")
 
 
 def _dataset(subject: subject_lib.Subject, evaluation: accuracy.Evaluation

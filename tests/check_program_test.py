@@ -1,5 +1,7 @@
 """Tests of the check program: table, report, card and exit status."""
 
+import concurrent.futures
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,14 +10,19 @@ import sys
 
 import pytest
 
+from checks import accuracy
 from checks import report
 from checks import suite
+from hub_export import errors
 from hub_export import export_dirs
 from model_cards import render
 from model_cards import validate
 from tests import tiny_saved_model
+from tests import tiny_subject
 
 _ROOT = pathlib.Path(__file__).parents[1]
+_ALL = suite.CHECKS
+_EVALUATIONS = {}  # One evaluation is enough for all tests.
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +61,22 @@ def _sound_card(export_dir):
       json.loads(export_dirs.report_path(export_dir).read_text()))
 
 
+def _edit_manifest(export_dir, edit):
+  path = export_dir / "assets.extra" / "manifest.json"
+  record = json.loads(path.read_text())
+  edit(record)
+  path.write_text(json.dumps(record))
+
+
+def _messages(found):
+  """Returns the message of each check by its name."""
+  return {c.name: c.message for c in found.checks}
+
+
+def _no_data(subject):
+  raise errors.UnavailableError("left out by the test")
+
+
 @pytest.fixture(scope="module")
 def done(exports, data_dir):
   """A sound export, and how the program ended on it."""
@@ -79,7 +102,7 @@ class TestSoundExport:
     # All checks in order, those of feature extractors left out.
     assert [(c.group, c.name) for c in found.checks] == [
         (c.group, c.name) for c in suite.CHECKS
-        if c.name != "same_as_classifier"] + [("card", "card")]
+        if "classifier" in c.kinds] + [("card", "card")]
     assert found.metrics["top1"]["total"] == 360
     assert found.dataset["name"] == "optical_digits"
     assert len(found.dataset["digest"]) == 64
@@ -194,6 +217,135 @@ class TestInThisProcess:
     with pytest.raises(suite.errors.ChecksError, match="was changed while"):
       suite.run(export_dir, data_dir=data_dir)
     assert not export_dirs.report_path(export_dir).exists()
+
+
+  def test_manifest_without_form(self, exports, data_dir, monkeypatch):
+    export_dir = exports("formless")
+    _edit_manifest(export_dir, lambda m: m.pop("form"))
+    monkeypatch.setattr(suite, "CHECKS", _ALL)
+    monkeypatch.setattr(accuracy, "run", _no_data)
+    found = suite.run(export_dir, data_dir=data_dir)
+    assert {c.status for c in found.checks if c.group == "trainability"} == {
+        "failed"}
+    assert "form is missing" in _messages(found)["manifest"]
+
+  def test_unknown_kind(self, exports, data_dir, monkeypatch):
+    export_dir = exports("of no kind")
+    _edit_manifest(export_dir, lambda m: m.update(kind="segmenter"))
+    monkeypatch.setattr(suite, "CHECKS", _ALL)
+    found = suite.run(export_dir, data_dir=data_dir)
+    assert "kind is 'segmenter'" in _messages(found)["manifest"]
+    assert found.status == "failed"
+
+  @pytest.mark.parametrize("tail", ["..", "../1/../1"])
+  def test_path_with_dots(self, exports, data_dir, tail):
+    export_dir = exports("dotted")
+    inside = export_dir / "assets" if tail == ".." else export_dir
+    suite.run(inside / tail, data_dir=data_dir, quick=True)
+    path = export_dirs.report_path(export_dir)
+    assert report.read(path).checks
+    assert export_dirs.card_path(export_dir).is_file()
+    path.unlink()  # Else the second is no test.
+
+  def test_waits_for_another_run(self, exports, data_dir):
+    export_dir = exports("nothing_reported")
+    export_dirs.report_path(export_dir).unlink(missing_ok=True)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+      with export_dirs.lock(export_dir):
+        run = pool.submit(suite.run, export_dir, data_dir=data_dir, quick=True)
+        with pytest.raises(TimeoutError):
+          run.result(timeout=2)
+        assert not export_dirs.report_path(export_dir).exists()
+      run.result(timeout=100)
+    assert export_dirs.report_path(export_dir).exists()
+
+  def test_locked_until_all_is_written(self, exports, data_dir, monkeypatch):
+    export_dir = exports("nothing_reported")
+    written = []
+    write_file = export_dirs.write_file
+
+    def watched(path, content):
+      with pytest.raises(BlockingIOError):
+        with export_dirs.lock(export_dir, wait=False):
+          pass
+      written.append(path)
+      write_file(path, content)
+
+    monkeypatch.setattr(export_dirs, "write_file", watched)
+    suite.run(export_dir, data_dir=data_dir)
+    assert export_dirs.report_path(export_dir) in written
+    assert export_dirs.card_path(export_dir) in written
+
+
+class TestFullReport:
+  """What becomes of a passing report and its card."""
+
+  @pytest.fixture
+  def export_dir(self, exports, data_dir, monkeypatch):
+    """An export with a passing report, from checks that take no time."""
+    export_dir = exports("full")
+    if "full" not in _EVALUATIONS:
+      _EVALUATIONS["full"] = accuracy.run(
+          tiny_subject.of(export_dir, data_dir))
+    monkeypatch.setattr(
+        accuracy, "run", lambda subject: _EVALUATIONS["full"])
+    monkeypatch.setattr(suite, "CHECKS", tuple(
+        suite.Check(group, "fine", lambda *_: report.passed("fine"))
+        for group in report.GROUPS[:-1]))
+    assert suite.run(export_dir, data_dir=data_dir).status == "passed"
+    return export_dir
+
+  # Report, card, collection; card; report; card, collection.
+  @pytest.mark.parametrize("writes", range(7))
+  def test_killed_between_two_writes(
+      self, export_dir, data_dir, monkeypatch, writes):
+    old = _EVALUATIONS["full"]
+    predictions = old.predictions
+    wrong = predictions.labels.copy()
+    wrong[:5] = (predictions.top[:5, 0] + 1) % 10
+    # Another top-1, so that no card fits both reports.
+    monkeypatch.setattr(accuracy, "run", lambda subject: dataclasses.replace(
+        old, predictions=dataclasses.replace(predictions, labels=wrong)))
+    write_file = export_dirs.write_file
+    left = iter(range(writes))
+
+    def killed(path, content):
+      if next(left, None) is None:
+        raise KeyboardInterrupt
+      write_file(path, content)
+
+    monkeypatch.setattr(export_dirs, "write_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+      suite.run(export_dir, data_dir=data_dir)
+    found = report.read(export_dirs.report_path(export_dir))
+    assert found.status == "incomplete" or not _sound_card(export_dir)
+    assert found.status == ("incomplete" if 0 < writes < 5 else "passed")
+
+  @pytest.mark.parametrize("status", ["passed", "failed"])
+  def test_quick_keeps_it(self, export_dir, data_dir, monkeypatch, status):
+    if status == "failed":
+      monkeypatch.setattr(suite, "CHECKS", (*suite.CHECKS, suite.Check(
+          "trainability", "bad", lambda _: report.failed("bad"))))
+      suite.run(export_dir, data_dir=data_dir)
+    path = export_dirs.report_path(export_dir)
+    before = path.read_bytes()
+    export_dirs.card_path(export_dir).unlink()
+    found = suite.run(export_dir, data_dir=data_dir, quick=True)
+    assert found.status == status
+    assert path.read_bytes() == before
+    assert _sound_card(export_dir) == []
+    # And the program says so.
+    process = _check(f"--export_dir={export_dir}", "--quick")
+    assert process.returncode == (0 if status == "passed" else 1)
+    assert f"of {found.started}. It tells more" in process.stdout
+
+  def test_quick_replaces_that_of_other_bytes(self, export_dir, data_dir):
+    path = export_dirs.report_path(export_dir)
+    record = json.loads(path.read_text()) | {"export_sha256": "0" * 64}
+    path.write_text(json.dumps(record))
+    found = suite.run(export_dir, data_dir=data_dir, quick=True)
+    assert found.status == "incomplete"
+    assert report.read(path) == found
 
 
 class TestUsage:
