@@ -125,12 +125,7 @@ def _reason(error: OSError) -> str:
 
 def main(_: Sequence[str]) -> int:
   root = program.user_path(_ROOT.value)
-  if not root.is_dir():
-    raise errors.HubExportError(
-        f"{root} is not a directory; expected one that was published to. "
-        "Publish a model first: "
-        f"{program.command('//hub_export:publish')} --export_dir=PATH "
-        f"--to={shlex.quote(str(root))}")
+  _check_root(root)
   with listen(_HOST.value, _PORT.value) as server_socket:
     _print_start(root, _url(_HOST.value, server_socket.getsockname()[1]))
     config = uvicorn.Config(app(root), log_config=None, access_log=False,
@@ -141,6 +136,22 @@ def main(_: Sequence[str]) -> int:
       pass
   print("stopped")
   return 0
+
+
+def _check_root(root: pathlib.Path) -> None:
+  """Raises HubExportError unless `root` is a directory that can be listed."""
+  try:
+    os.listdir(root)
+  except (FileNotFoundError, NotADirectoryError):
+    raise errors.HubExportError(
+        f"{root} is not a directory; expected one that was published to. "
+        "Publish a model first: "
+        f"{program.command('//hub_export:publish')} --export_dir=PATH "
+        f"--to={shlex.quote(str(root))}") from None
+  except OSError as e:
+    raise errors.HubExportError(
+        f"{root} cannot be read ({e.strerror}); expected a directory that was "
+        "published to. Make it readable or choose another --root.") from e
 
 
 def _url(host: str, port: int) -> str:

@@ -197,6 +197,20 @@ Load it with:
     assert "Not a directory" in done.stderr
     assert "Traceback" not in done.stderr
 
+  def test_paths_that_the_system_refuses(self, export_dir, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for path, reason in ((tmp_path / ("a" * 300), "File name too long"),
+                         (tmp_path / "loop",
+                          "Too many levels of symbolic links")):
+      for flags, fault in (
+          ([f"--export_dir={export_dir}", f"--to={path}"], f"write {path}/"),
+          ([f"--export_dir={path}", f"--to={tmp_path}/to"], f"{path}/assets")):
+        done = _publish(*flags)
+        assert done.returncode == 1
+        assert fault in done.stderr and reason in done.stderr
+        assert done.stderr.count("\n") == 1  # One message, no traceback.
+    assert not (tmp_path / "to").exists()
+
   @pytest.mark.parametrize("limit", [1000, 25_000])
   def test_no_room(self, tmp_path, to, limit):
     # Two files that do not compress and fit the larger limit; their archive

@@ -264,6 +264,30 @@ class TestProgram:
         "published to. Publish a model first: python -m hub_export.publish "
         f"--export_dir=PATH --to={tmp_path}/none\n")
 
+  def test_root_that_cannot_be_read(self, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for root, reason in ((tmp_path / ("a" * 300), "File name too long"),
+                         (tmp_path / "loop",
+                          "Too many levels of symbolic links")):
+      done = self._fails(f"--root={root}", "--port=0")
+      assert done.returncode == 1
+      assert done.stderr == (
+          f"serve: {root} cannot be read ({reason}); expected a directory that "
+          "was published to. Make it readable or choose another --root.\n")
+
+  def test_root_without_the_right_to_read(self, tmp_path):
+    # A superuser may read all, so the system's answer is put in.
+    denied = ("import errno, os, sys; from hub_export import program, serve\n"
+              "def listdir(path):\n"
+              "  raise PermissionError(errno.EACCES, 'Permission denied')\n"
+              "os.listdir = listdir; program.run(serve.main)")
+    done = subprocess.run(
+        [sys.executable, "-c", denied, f"--root={tmp_path}", "--port=0"],
+        env=_ENVIRONMENT, text=True, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert f"{tmp_path} cannot be read (Permission denied)" in done.stderr
+    assert "Traceback" not in done.stderr
+
   @pytest.mark.parametrize("flags, fault", [
       ([], "--root"), (["--root=x", "--port=65536"], "port"),
       (["--root=x", "--port=http"], "port"), (["--root=x", "--tls"], "tls")])

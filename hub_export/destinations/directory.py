@@ -202,8 +202,10 @@ def _is_sound(archive_path: pathlib.Path, module_dir: pathlib.Path) -> bool:
 def _check_apart(root: pathlib.Path, final: pathlib.Path,
                  export_dir: pathlib.Path) -> None:
   """Raises UsageError if publishing would write into the export itself."""
-  source = export_dir.resolve()
-  if final.resolve() == source or root.resolve().is_relative_to(source):
+  # Path.resolve would raise where links go round in a circle.
+  source = os.path.realpath(export_dir)
+  if (os.path.realpath(final) == source
+      or pathlib.Path(os.path.realpath(root)).is_relative_to(source)):
     raise errors.UsageError(
         f"--to={root} is where the export lies; expected another directory, "
         "such as --to=published")
