@@ -62,6 +62,11 @@ def run(subject: subject_lib.Subject) -> Evaluation:
     classes = subject.labels
     predictors = lambda images: {"export": model(images)}
   else:
+    if not subject.manifest["companion"]:
+      raise errors.UnavailableError(
+          "the checkpoint has no classifier head, so there is nothing to "
+          "measure accuracy with; such an extractor cannot be published yet. "
+          "Export a checkpoint that has a head.")
     companion = subject.companion()
     if companion is None:
       raise errors.UnavailableError(

@@ -147,6 +147,20 @@ def parameters(subject: subject_lib.Subject) -> report.CheckResult:
       f"{found['trainable']:,} trainable parameters", **found)
 
 
+def weights(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks the manifest's digests of the weights against the variables."""
+  found = {v.name.split(":")[0]: v.numpy() for v in subject.model.variables}
+  stated = subject.manifest["weights"]
+  digests = {
+      "sha256": export_dirs.weights_digest(found),
+      "backbone_sha256": export_dirs.weights_digest(
+          export_dirs.without_head(found))}
+  return report.from_problems(
+      [f"the variables' {key} is {digest}, but the manifest says {stated[key]}"
+       for key, digest in digests.items() if stated[key] != digest],
+      "the variables are those that the manifest gives the SHA-256 of")
+
+
 def labels(subject: subject_lib.Subject) -> report.CheckResult:
   """Checks number, uniqueness and order of the class names."""
   record = subject.manifest["labels"]

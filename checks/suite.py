@@ -47,6 +47,7 @@ CHECKS = (
     Check("structure", "interface", structure.interface),
     Check("structure", "signatures", structure.signatures),
     Check("structure", "parameters", structure.parameters),
+    Check("structure", "weights", structure.weights),
     Check("structure", "labels", structure.labels),
     Check("numerics", "golden", numerics.golden),
     Check("numerics", "batch_sizes", numerics.batch_sizes),

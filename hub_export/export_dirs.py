@@ -17,8 +17,10 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
+
+import numpy as np
 
 from hub_export import errors
 
@@ -166,6 +168,29 @@ def digest(export_dir: pathlib.Path) -> str:
       _raise_unread(e)
     lines.append(sha256.encode() + b"  " + os.fsencode(path) + b"\n")
   return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def weights_digest(tensors: Mapping[str, np.ndarray]) -> str:
+  """Returns the SHA-256 over names, shapes and values of tensors.
+
+  For each name, in sorted order, it takes a line "<name> <shape>", the shape
+  as Python writes a tuple, and the values: float32, little-endian, C order.
+
+  Args:
+    tensors: By name, such as "stem/conv"; float32 of any shape.
+  """
+  result = hashlib.sha256()
+  for name in sorted(tensors):
+    tensor = tensors[name].astype("<f4")
+    result.update(f"{name} {tensor.shape}\n".encode())
+    result.update(tensor.tobytes(order="C"))
+  return result.hexdigest()
+
+
+def without_head(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns the tensors of the backbone: all but the last layer's."""
+  return {name: tensor for name, tensor in tensors.items()
+          if not name.startswith("head/")}
 
 
 def write_file(path: pathlib.Path, content: bytes | str) -> None:

@@ -190,6 +190,13 @@ class TestFeatureExtractor:
     with pytest.raises(errors.UnavailableError, match="classifier of the same"):
       accuracy.run(tiny_subject.of(target / "1", data_dir))
 
+  def test_checkpoint_without_a_head(self, exports, data_dir):
+    subject = self._subject(exports, data_dir)
+    subject.manifest["companion"] = None
+    with pytest.raises(errors.UnavailableError, match="no classifier head.*"
+                       "cannot be published yet. Export a checkpoint"):
+      accuracy.run(subject)
+
   def test_classifier_of_other_weights_is_not_taken(
       self, exports, data_dir, tmp_path):
     shutil.copytree(exports, tmp_path / "local")

@@ -12,7 +12,8 @@ from tests import tiny_subject
 
 CHECKS = {f.__name__: f for f in (
     structure.files, structure.manifest, structure.interface,
-    structure.signatures, structure.parameters, structure.labels)}
+    structure.signatures, structure.parameters, structure.weights,
+    structure.labels)}
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,24 @@ class TestParameters:
     result = structure.parameters(tiny_subject.of(copy))
     assert "8,026 trainable parameters, but the manifest says 7" in (
         result.message)
+
+
+class TestWeights:
+
+  def test_other_backbone(self, made):
+    subject = tiny_subject.of(made("feature_extractor", "other_weights"))
+    result = structure.weights(subject)
+    assert result.status == "failed"
+    assert "the variables' backbone_sha256 is" in result.message
+    assert "variables' sha256" not in result.message
+
+  def test_other_head(self, made):
+    subject = tiny_subject.of(made())
+    bias = next(v for v in subject.model.variables if "head/bias" in v.name)
+    bias.assign(bias + 1)
+    result = structure.weights(subject)
+    assert "the variables' sha256 is" in result.message
+    assert "backbone" not in result.message
 
 
 class TestInterface:

@@ -7,13 +7,13 @@ one error. No pickle is ever executed.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from hub_export import errors
+from hub_export import export_dirs
 from hub_export.regnet import variants
 from hub_export.regnet.checkpoints import keras_h5
 from hub_export.regnet.checkpoints import layout
@@ -39,13 +39,8 @@ class Checkpoint:
       with_head: Whether the head counts; without it the digest is the
         backbone's, the same for classifier and feature extractor.
     """
-    digest = hashlib.sha256()
-    for name in sorted(self.tensors):
-      if with_head or not name.startswith("head/"):
-        tensor = self.tensors[name].astype("<f4")
-        digest.update(f"{name} {tensor.shape}\n".encode())
-        digest.update(tensor.tobytes())
-    return digest.hexdigest()
+    return export_dirs.weights_digest(
+        self.tensors if with_head else export_dirs.without_head(self.tensors))
 
 
 def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
