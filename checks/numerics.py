@@ -5,6 +5,8 @@ subject.TOLERANCE.
 """
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -134,26 +136,68 @@ def feature_vector(subject: subject_lib.Subject) -> report.CheckResult:
 
 def _endpoints(subject: subject_lib.Subject, images: np.ndarray
                ) -> report.CheckResult:
-  """Checks a feature extractor's `return_endpoints`."""
-  found = subject.model(tf.constant(images), return_endpoints=True)
-  channels = subject.manifest["outputs"]["endpoints"]
-  problems = []
-  if set(found) != {"features", *channels}:
-    return report.failed(f"endpoints are {sorted(found)}; expected "
-                         f"{sorted({'features', *channels})}")
-  for name, depth in channels.items():
-    value = found[name].numpy()
-    if value.ndim != 4 or value.shape[-1] != depth:
-      problems.append(f"{name} has the shape {value.shape}, expected {depth} "
-                      "channels")
-    elif not np.isfinite(value).all():
-      problems.append(f"{name} is not finite")
-  worst = subject_lib.difference(found["features"], _serve(subject, images))
+  """Checks a feature extractor's `return_endpoints` at inference."""
+  problems = endpoint_problems(subject, subject.model, images, training=False)
+  features = subject.model(tf.constant(images), return_endpoints=False)
+  worst = subject_lib.difference(features, _serve(subject, images))
   if worst > subject_lib.TOLERANCE:
-    problems.append(f"features beside endpoints differ by {worst:.1e} "
-                    "standard deviations")
-  return report.from_problems(problems, f"with endpoints {', '.join(channels)}",
+    problems.append(f"a call's features differ by {worst:.1e} standard "
+                    "deviations from the signature's")
+  names = ", ".join(subject.manifest["outputs"]["endpoints"])
+  return report.from_problems(problems, f"with endpoints {names}",
                               largest_difference=_finite(worst))
+
+
+def endpoint_problems(subject: subject_lib.Subject, model: Any,
+                      images: np.ndarray, training: bool) -> list[str]:
+  """Returns what is wrong with calls with and without `return_endpoints`.
+
+  Args:
+    subject: The feature extractor.
+    model: It, loaded; with `training` its moving statistics are changed.
+    images: float32 [batch, height, width, 3], unlike each other.
+    training: Passed on to the model.
+  """
+  channels = subject.manifest["outputs"]["endpoints"]
+  features = np.asarray(model(
+      tf.constant(images), training=training, return_endpoints=False))
+  problems = []
+  if features.shape != (len(images), subject.output_size):
+    problems.append(f"features have the shape {features.shape}, expected "
+                    f"{(len(images), subject.output_size)}")
+  if not np.isfinite(features).all():
+    problems.append("features are not finite")
+  found = model(tf.constant(images), training=training, return_endpoints=True)
+  if not isinstance(found, Mapping) or set(found) != {"features", *channels}:
+    seen = sorted(found) if isinstance(found, Mapping) else "one tensor"
+    return problems + [f"endpoints are {seen}; expected "
+                       f"{sorted({'features', *channels})}"]
+  height, width = images.shape[1:3]
+  for name in sorted(channels):
+    value = found[name].numpy()
+    if value.ndim != 4 or value.shape[::3] != (len(images), channels[name]):
+      problems.append(
+          f"{name} has the shape {value.shape}, expected {len(images)} images "
+          f"and {channels[name]} channels")
+      continue
+    # By how much depends on the padding of each checkpoint's source.
+    if not (value.shape[1] < height and value.shape[2] < width):
+      problems.append(
+          f"{name} is {value.shape[1]} x {value.shape[2]}; expected less than "
+          f"the {height} x {width} before it")
+    height, width = value.shape[1:3]
+    if not np.isfinite(value).all():
+      problems.append(f"{name} is not finite")
+    elif not np.ptp(value, axis=(0, 1, 2)).any():
+      problems.append(f"{name} is the same everywhere and for all images")
+  for what, value in (("features beside endpoints", found["features"]),
+                      ("means of the last endpoint",
+                       found[max(channels)].numpy().mean(axis=(1, 2)))):
+    off = subject_lib.difference(value, features)
+    if not off <= subject_lib.TOLERANCE:
+      problems.append(f"{what} differ from the features by {off:.1e} standard "
+                      "deviations")
+  return problems
 
 
 def _serve(subject: subject_lib.Subject, images: np.ndarray) -> np.ndarray:

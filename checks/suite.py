@@ -57,6 +57,8 @@ CHECKS = (
     Check("numerics", "features", numerics.feature_vector),
     Check("trainability", "gradients", trainability.gradients),
     Check("trainability", "moving_statistics", trainability.moving_statistics),
+    Check("trainability", "endpoints", trainability.endpoints,
+          kinds=("feature_extractor",)),
     Check("trainability", "fine_tuning", trainability.fine_tuning),
     Check("trainability", "mirrored", trainability.mirrored),
     Check("trainability", "save_and_reload", trainability.save_and_reload),

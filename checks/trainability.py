@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_hub as hub
 import tf_keras
 
+from checks import numerics
 from checks import report
 from checks import subject as subject_lib
 
@@ -41,12 +42,17 @@ def two_logical_devices() -> bool:
 
 def unfit_reason(subject: subject_lib.Subject) -> str | None:
   """Returns why this machine cannot train the export, None if it can."""
-  if (subject.manifest["form"] == "main" and not has_onednn()
+  if (_needs_onednn(subject)
       and not tf.config.list_physical_devices("GPU")):
     return ("on a processor, training an export of the form \"main\" needs "
             "oneDNN, which is off or not built in here. Unset "
             "TF_ENABLE_ONEDNN_OPTS, or export with --form=portable.")
   return None
+
+
+def _needs_onednn(subject: subject_lib.Subject) -> bool:
+  """Returns whether this machine's processor cannot train the export."""
+  return subject.manifest["form"] == "main" and not has_onednn()
 
 
 def has_onednn() -> bool:
@@ -125,6 +131,14 @@ def moving_statistics(subject: subject_lib.Subject) -> report.CheckResult:
       "by the momentum", statistics=len(statistics))
 
 
+def endpoints(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks a feature extractor's `return_endpoints` in training."""
+  model = hub.load(str(subject.export_dir))  # Its statistics will move.
+  problems = numerics.endpoint_problems(
+      subject, model, _task(subject, 8)[0], training=True)
+  return report.from_problems(problems, "in training as at inference")
+
+
 def fine_tuning(subject: subject_lib.Subject) -> report.CheckResult:
   """Checks that a few steps through KerasLayer bring the loss down."""
   model = _keras_model(subject)
@@ -141,14 +155,13 @@ def mirrored(subject: subject_lib.Subject) -> report.CheckResult:
   Each replica sees other images. A statistic read afterwards must be the mean
   of the replicas', and every trainable variable the same on both.
   """
-  if not two_logical_devices():
-    return report.not_run(
-        "TensorFlow was started with one device in this process. Run the check "
-        "program, which makes two.")
+  devices = _replicas(subject)
+  if isinstance(devices, report.CheckResult):
+    return devices
   # Not the default reduction: with its collectives the second export that one
   # process checked was once seen to fail (TF 2.21).
   strategy = tf.distribute.MirroredStrategy(
-      ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
+      devices, tf.distribute.ReductionToOneDevice())
   with strategy.scope():
     model = _keras_model(subject)
   result = _judge(_fit(subject, model), "two replicas")
@@ -168,6 +181,22 @@ def mirrored(subject: subject_lib.Subject) -> report.CheckResult:
           f"{v.name}: replicas drift apart; moving statistics need "
           "synchronization=ON_READ and aggregation=MEAN")
   return report.from_problems(problems, result.message, **result.figures)
+
+
+def _replicas(subject: subject_lib.Subject) -> list[str] | report.CheckResult:
+  """Returns two devices that can train the export, or why there are none."""
+  if _needs_onednn(subject):
+    if len(tf.config.list_logical_devices("GPU")) >= 2:
+      return ["GPU:0", "GPU:1"]
+    return report.not_run(
+        "this needs two devices that train: a processor, whose oneDNN is off "
+        "or not built in here, or two GPUs. Unset TF_ENABLE_ONEDNN_OPTS, or "
+        "export with --form=portable.")
+  if not two_logical_devices():
+    return report.not_run(
+        "TensorFlow was started with one device in this process. Run the check "
+        "program, which makes two.")
+  return ["CPU:0", "CPU:1"]
 
 
 def save_and_reload(subject: subject_lib.Subject) -> report.CheckResult:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from checks import numerics
 from checks import subject as subject_lib
@@ -67,7 +68,27 @@ def test_endpoint_of_other_depth(made):
   subject = made("feature_extractor")
   subject.manifest["outputs"]["endpoints"]["stage1"] = 7
   result = numerics.feature_vector(subject)
-  assert "expected 7 channels" in result.message
+  assert "4 images and 7 channels" in result.message
+
+
+def test_zero_endpoints(made):
+  result = numerics.feature_vector(made("feature_extractor", "zero_stages"))
+  assert "stage1 is the same everywhere" in result.message
+  assert "means of the last endpoint differ" in result.message
+
+
+def test_endpoints_that_do_not_shrink(made):
+  subject = made("feature_extractor")
+  model = subject.model
+  def grown(images, **options):
+    found = model(images, **options)
+    if options.get("return_endpoints"):
+      found = dict(found, stage2=tf.repeat(found["stage2"], 8, axis=1))
+    return found
+  images = subject_lib.probe_images(2, 32, 32)
+  assert numerics.endpoint_problems(subject, model, images, False) == []
+  assert numerics.endpoint_problems(subject, grown, images, False) == [
+      "stage2 is 16 x 2; expected less than the 16 x 16 before it"]
 
 
 class TestDifference:

@@ -98,7 +98,14 @@ class Root(tf.Module):
       logits = tf.matmul(features, self._made["head/kernel"])
       return logits + self._made["head/bias"]
     if return_endpoints:
-      return {"stage1": stage, "features": features}
+      # Each feature is the mean of its four numbers, as in a RegNet.
+      spread = tf.constant([[1.5, 0.5], [0.5, 1.5]])[None, :, :, None]
+      last = features[:, None, None] * spread
+      if self._fault == "zero_stages":
+        stage, last = 0 * stage, 0 * last
+      if self._fault == "zero_stages_in_training" and training:
+        stage = 0 * stage
+      return {"stage1": stage, "stage2": last, "features": features}
     return features
 
   def trace(self):
@@ -157,7 +164,7 @@ def write(output_dir: pathlib.Path, data_dir: pathlib.Path,
   weights, top1, top5 = _solved(data_dir)
   if fault == "nan_weights":
     weights = weights | {"stem/gamma": np.full(WIDTH, np.nan, np.float32)}
-  # With other weights than its classifier, a manifest may still claim the same.
+  # An extractor of other weights still claims to be its classifier's.
   stated = weights
   if fault == "other_weights" and not is_classifier:
     weights = weights | {"stem/gamma": weights["stem/gamma"] * 1.5}
@@ -202,7 +209,8 @@ def write(output_dir: pathlib.Path, data_dir: pathlib.Path,
       "inputs": {"dtype": "float32", "min_size_px": 32, "range": [0.0, 1.0],
                  "channel_order": "RGB"},
       "outputs": {"num_classes": 10} if is_classifier else {
-          "feature_dim": 9 * WIDTH, "endpoints": {"stage1": WIDTH}},
+          "feature_dim": 9 * WIDTH,
+          "endpoints": {"stage1": WIDTH, "stage2": 9 * WIDTH}},
       "labels": {"file": "assets/labels.txt", "count": 10,
                  "sha256": hashlib.sha256(content).hexdigest()}
                 if is_classifier else None,

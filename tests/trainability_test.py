@@ -1,7 +1,9 @@
 """Tests of the trainability checks on sound exports and planted faults."""
 
 import pytest
+import tensorflow as tf
 
+from checks import numerics
 from checks import trainability
 from tests import tiny_saved_model
 from tests import tiny_subject
@@ -54,6 +56,20 @@ def test_fault(made, fault, name, message):
   assert message in result.message
 
 
+class TestEndpoints:
+
+  def test_sound(self, made):
+    result = trainability.endpoints(made("feature_extractor"))
+    assert result.status == "passed", result.message
+
+  def test_wrong_in_training_only(self, made):
+    subject = made("feature_extractor", "zero_stages_in_training")
+    assert numerics.feature_vector(subject).status == "passed"
+    result = trainability.endpoints(subject)
+    assert result.status == "failed"
+    assert "stage1 is the same everywhere" in result.message
+
+
 class TestSaveAndReload:
 
   def test_after_fine_tuning(self, made):
@@ -90,3 +106,14 @@ class TestUnfitReason:
     assert trainability.unfit_reason(subject) is None
     subject.manifest["form"] = "main"
     assert "--form=portable" in trainability.unfit_reason(subject)
+
+  def test_one_gpu_makes_no_two_replicas(self, made, monkeypatch):
+    subject = made()
+    subject.manifest["form"] = "main"
+    monkeypatch.setattr(trainability, "has_onednn", lambda: False)
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [gpu])
+    assert trainability.unfit_reason(subject) is None
+    result = trainability.mirrored(subject)
+    assert result.status == "not_run"
+    assert "two GPUs" in result.message
