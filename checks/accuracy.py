@@ -108,8 +108,8 @@ def predict(predictors: Predict, evaluation_set: datasets.EvaluationSet,
     on_example: Called with the number of examples done and their total.
 
   Raises:
-    HubExportError: if a logit is not finite, a file name comes twice, an
-      image cannot be decoded, or the number of examples is not the split's.
+    HubExportError: if a logit is not finite, an image cannot be decoded, or
+      there is no example. Whether it is each one once, `counting` tells.
   """
   total = evaluation_set.num_examples
   dataset = evaluation_set.examples().map(
@@ -143,7 +143,10 @@ def predict(predictors: Predict, evaluation_set: datasets.EvaluationSet,
         f"an example after the {len(names)} first of {evaluation_set.name} "
         f"cannot be read ({e.message}); expected an encoded image. Prepare the "
         "data set again.") from e
-  _check_counts(names, evaluation_set)
+  if not names:
+    raise errors.HubExportError(
+        f"no example of {evaluation_set.name}/{evaluation_set.split} was read; "
+        f"expected {total:,}. Prepare the data set again.")
   return {name: Predictions(tuple(names), np.array(labels, np.int64),
                             np.concatenate(top[name]),
                             np.concatenate(margins[name])) for name in top}
@@ -151,13 +154,20 @@ def predict(predictors: Predict, evaluation_set: datasets.EvaluationSet,
 
 def counting(subject: subject_lib.Subject, evaluation: Evaluation
              ) -> report.CheckResult:
-  """Reports that every example was counted, once; `run` has checked it."""
-  n = len(evaluation.predictions.labels)
+  """Checks that every example of the split was counted, once."""
+  names = evaluation.predictions.file_names
+  n, unlike = len(names), len(set(names))
   expected = subject.evaluation_set.num_examples
+  split = f"{subject.dataset}/{subject.split}"
+  problems = []
+  if n != expected:
+    problems.append(f"{n:,} examples of {split} were read; expected "
+                    f"{expected:,}. Prepare the data set again.")
+  if unlike != n:
+    problems.append(f"{n - unlike} file names of {split} come more than once; "
+                    "expected each example once. Prepare the data set again.")
   return report.from_problems(
-      [] if n == expected else [f"{n} examples, expected {expected}"],
-      f"{n:,} examples of {subject.dataset}/{subject.split}, each once",
-      examples=n)
+      problems, f"{n:,} examples of {split}, each once", examples=n)
 
 
 def top1(subject: subject_lib.Subject, evaluation: Evaluation
@@ -253,19 +263,3 @@ def _check_classes(classes: tuple[str, ...],
   raise errors.HubExportError(errors.join_problems(
       f"the export's classes are not those of {name}", different[:3],
       "Choose a data set with the export's classes, in the same order."))
-
-
-def _check_counts(names: list[str], evaluation_set: datasets.EvaluationSet
-                  ) -> None:
-  """Raises HubExportError unless every example came once."""
-  expected = evaluation_set.num_examples
-  if len(names) != expected:
-    raise errors.HubExportError(
-        f"{len(names):,} examples of {evaluation_set.name}/"
-        f"{evaluation_set.split} were read; expected {expected:,}. Prepare the "
-        "data set again.")
-  if len(set(names)) != len(names):
-    raise errors.HubExportError(
-        f"{len(names) - len(set(names))} file names of {evaluation_set.name} "
-        "come more than once; expected each example once. Prepare the data "
-        "set again.")

@@ -29,6 +29,8 @@ KNOWN_SIZES = {
     (digits.NAME, "train"): 1_437,
 }
 
+_IMAGENET_SPLITS = ("test", "train", "validation")
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSet:
@@ -71,16 +73,22 @@ def open(name: str, split: str,  # pylint: disable=redefined-builtin
 
   Raises:
     UnavailableError: if the data set is not prepared there.
-    HubExportError: if there is no such data set or split, or if it is
-      damaged, incomplete or not one of images and labels.
+    UsageError: if there is no such data set or split.
+    HubExportError: if it is damaged, incomplete or not one of images and
+      labels.
   """
+  # Its splits are known even where it is not prepared.
+  if name == "imagenet2012" and split not in _IMAGENET_SPLITS:
+    raise errors.UsageError(
+        f"the data set {name} has no split {split!r}; expected one of "
+        f"{', '.join(_IMAGENET_SPLITS)}")
   builder = (digits.prepare(data_dir) if name == digits.NAME
              else _builder(name, data_dir))
   splits = builder.info.splits
   if split not in splits:
     if name == "imagenet2012":
       raise _unavailable(builder, f"has no split {split!r}")
-    raise errors.HubExportError(
+    raise errors.UsageError(
         f"the data set {name} in {builder.data_path} has no split {split!r}; "
         f"expected one of {', '.join(sorted(splits))}")
   features = builder.info.features
@@ -116,7 +124,7 @@ def _builder(name: str, data_dir: pathlib.Path | None
   try:
     builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
   except tfds.core.DatasetNotFoundError as e:
-    raise errors.HubExportError(
+    raise errors.UsageError(
         f"TensorFlow Datasets has no data set {name!r}; expected a name such "
         "as imagenet2012, or optical_digits. See "
         "https://www.tensorflow.org/datasets/catalog.") from e

@@ -110,6 +110,7 @@ def run(export_dir: pathlib.Path, *, dataset: str | None = None,
     The report, as it lies beside the export.
 
   Raises:
+    UsageError: if there is no data set or split of the names given.
     HubExportError: if there is no export, or the report cannot be written.
   """
   progress = progress or Progress()
@@ -122,6 +123,8 @@ def run(export_dir: pathlib.Path, *, dataset: str | None = None,
         split or manifest["dataset"]["split"], data_dir, batch_size,
         progress.examples)
     checks = _checks_of(manifest["kind"])
+  if (dataset or split) and not quick:
+    _look_up(subject)
   with _locked(export_dir):
     kept = _full_report(export_dir) if quick else None
     if kept:
@@ -163,6 +166,17 @@ def _run(subject: subject_lib.Subject, checks: list[Check], quick: bool,
   final = _finish(export_dir, make)
   progress.result(final.checks[-1])
   return final
+
+
+def _look_up(subject: subject_lib.Subject) -> None:
+  """Raises UsageError at once, not after minutes, if a name is misspelt."""
+  trainability.two_logical_devices()  # To read data starts TensorFlow.
+  try:
+    _ = subject.evaluation_set
+  except errors.UsageError:
+    raise
+  except errors.HubExportError:
+    pass  # The accuracy checks tell it, beside what the others found.
 
 
 def _checks_of(kind: object) -> list[Check]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -85,13 +86,26 @@ class TestPredict:
     assert (found.top5.correct, found.top5.total) == (5, 6)
     assert set(batches) == {batch_size}  # The last one is filled up.
 
-  def test_dropped_example(self):
-    with pytest.raises(errors.HubExportError, match="6 examples.*expected 7"):
-      _predict(Numbers(self.LABELS, num_examples=7), self.LOGITS)
+  @pytest.mark.parametrize("changes, message", [
+      ({"num_examples": 7}, "6 examples of numbers/test were read; expected 7"),
+      ({"names": ["a", "b", "c", "d", "e", "a"]}, "1 file names of numbers/"),
+      ({}, None)])
+  def test_each_example_once(self, changes, message):
+    numbers = Numbers(self.LABELS, **changes)
+    found, _ = _predict(numbers, self.LOGITS)
+    subject = types.SimpleNamespace(
+        dataset="numbers", split="test", evaluation_set=numbers)
+    result = accuracy.counting(
+        subject, accuracy.Evaluation(found, None, "0" * 64))
+    assert result.status == ("failed" if message else "passed")
+    assert (message or "6 examples of numbers/test, each once") in (
+        result.message)
 
-  def test_file_name_twice(self):
-    numbers = Numbers(self.LABELS, names=["a", "b", "c", "d", "e", "a"])
-    with pytest.raises(errors.HubExportError, match="1 file names .*more"):
+  def test_no_example(self, monkeypatch):
+    numbers = Numbers(self.LABELS)
+    empty = numbers.examples().take(0)
+    monkeypatch.setattr(numbers, "examples", lambda: empty)
+    with pytest.raises(errors.HubExportError, match="no example of numbers"):
       _predict(numbers, self.LOGITS)
 
   @pytest.mark.parametrize("value", [np.nan, np.inf])

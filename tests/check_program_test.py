@@ -363,6 +363,17 @@ class TestUsage:
     assert process.returncode == 2
     assert "Traceback" not in process.stderr
 
+  @pytest.mark.parametrize("flag, message", [
+      ("--dataset=imagnet", "no data set 'imagnet'"),
+      ("--split=tset", "no split 'tset'")])
+  def test_misspelt_data(self, exports, data_dir, flag, message):
+    export_dir = exports("misspelt")
+    process = _check(
+        f"--export_dir={export_dir}", f"--data_dir={data_dir}", flag)
+    assert process.returncode == 2
+    assert message in process.stderr
+    assert not export_dirs.report_path(export_dir).exists()
+
   def test_report_that_cannot_be_written(self, exports, data_dir):
     export_dir = exports("unwritable")
     path = export_dirs.report_path(export_dir)

@@ -99,11 +99,15 @@ class TestOpen:
     assert image[1, 3] == round(15 * 255 / 16)
 
   def test_unknown_split(self, tmp_path):
-    with pytest.raises(errors.HubExportError, match="expected one of test, tr"):
+    with pytest.raises(errors.UsageError, match="expected one of test, train"):
       datasets.open("optical_digits", "validation", tmp_path)
 
+  def test_unknown_split_of_imagenet_that_is_not_there(self, tmp_path):
+    with pytest.raises(errors.UsageError, match="no split 'validatoin'.*valid"):
+      datasets.open("imagenet2012", "validatoin", tmp_path)
+
   def test_unknown_name(self, tmp_path):
-    with pytest.raises(errors.HubExportError, match="no data set 'imagnet'"):
+    with pytest.raises(errors.UsageError, match="no data set 'imagnet'"):
       datasets.open("imagnet", "validation", tmp_path)
 
   def test_other_data_set_not_there(self, tmp_path):
