@@ -199,7 +199,7 @@ def read(path: pathlib.Path) -> Report:
   except errors.ChecksError:
     raise
   except (OSError, ValueError, KeyError, TypeError, AttributeError,
-          errors.HubExportError) as e:
+          RecursionError, errors.HubExportError) as e:
     raise errors.ChecksError(
         f"{path} cannot be read ({type(e).__name__}: {e}); expected a report "
         f"of the checks. {advice}") from e
