@@ -12,13 +12,17 @@ Exit status: 0 done, 1 something about the input or the machine (one message
 says what), 2 wrong usage.
 """
 
+import collections
+import contextlib
 import dataclasses
-import os
+import json
 import math
+import os
 import pathlib
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from absl import flags
@@ -77,6 +81,13 @@ def main(_: Sequence[str]) -> int:
   variant = variants.by_name(_VARIANT.value)
   export_dirs.check_publisher(_PUBLISHER.value)
   _check_own_flags()
+  # It imports TensorFlow at the same time as this process does.
+  with _QuickChecks() as checks:
+    return _export(variant, checks)
+
+
+def _export(variant, checks: "_QuickChecks") -> int:
+  """Exports, has checked and tells; returns the exit status."""
   # pylint: disable=g-import-not-at-top
   with program.quiet_start():
     from hub_export import saved_model
@@ -93,27 +104,61 @@ def main(_: Sequence[str]) -> int:
 
   output_dir = program.user_path(_OUTPUT_DIR.value)
   _say(f"[2/3] Writing SavedModels to {program.shown_path(output_dir)}")
-  written, checks = [], []
-  try:
-    for module in family.hub_modules(resolved, _FORM.value):
-      result = saved_model.write(module, output_dir, _PUBLISHER.value,
-                                 _FORCE.value)
-      _say(f"  {program.shown_path(result.export_dir)}" + (
-          "" if result.is_new else
-          "  (unchanged: the newest version has this very content)"))
-      written.append(result)
-      # The first module is checked while the second is being built.
-      checks.append(_start_check(result.export_dir))
-    _say("[3/3] Quick checks, reports and cards")
-    failed = [w.export_dir for w, check in zip(written, checks)
-              if not _has_passed(w.export_dir, check)]
-  finally:
-    for check in checks:
-      if check is not None and check.poll() is None:
-        check.terminate()
-        check.wait()
-  _summarise(written, resolved.is_demo, failed)
-  return 1 if failed else 0
+  written = []
+  for module in family.hub_modules(resolved, _FORM.value):
+    result = saved_model.write(module, output_dir, _PUBLISHER.value,
+                               _FORCE.value)
+    _say(f"  {program.shown_path(result.export_dir)}" + (
+        "" if result.is_new else
+        "  (unchanged: the newest version has this very content)"))
+    written.append(result)
+    # The first module is checked while the second is being built.
+    checks.start(result.export_dir)
+  _say("[3/3] Quick checks, reports and cards")
+  passed = [checks.has_passed() for _ in written]
+  _summarise(written, resolved.is_demo, all(passed))
+  return 0 if all(passed) else 1
+
+
+class _QuickChecks:
+  """Another process that checks exports; a context that ends with it."""
+
+  def __enter__(self) -> "_QuickChecks":
+    # The directory above the packages, not the current one under Bazel.
+    root = str(pathlib.Path(__file__).absolute().parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    self._log = tempfile.TemporaryFile("w+", encoding="utf-8")
+    self._process = subprocess.Popen(
+        [sys.executable, "-m", "checks.quick"], text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
+    self._started = collections.deque()
+    return self
+
+  def __exit__(self, *_) -> None:
+    # Whether or not all went well: nothing is waited for any more.
+    self._process.kill()
+    self._process.communicate()
+    self._log.close()
+
+  def start(self, export_dir: pathlib.Path) -> None:
+    """Has an export checked as soon as those before it are."""
+    self._started.append(export_dir)
+    with contextlib.suppress(BrokenPipeError):  # `has_passed` tells of it.
+      self._process.stdin.write(json.dumps(str(export_dir)) + "\n")
+      self._process.stdin.flush()
+
+  def has_passed(self) -> bool:
+    """Waits for the next export in order; says, and returns, how it did."""
+    export_dir = program.shown_path(self._started.popleft())
+    line = self._process.stdout.readline()
+    if not line:
+      self._log.seek(0)
+      raise RuntimeError(f"checks.quick ended early:\n{self._log.read()}")
+    answer = json.loads(line)
+    _say(f"  {export_dir}: passed" if answer["passed"] else
+         f"  {export_dir}: FAILED\n{answer['message']}")
+    return answer["passed"]
 
 
 def _check_own_flags() -> None:
@@ -164,47 +209,9 @@ def _with_own_facts(resolved):
   return resolved
 
 
-def _start_check(export_dir: pathlib.Path) -> subprocess.Popen | None:
-  """Starts the quick checks in a process of their own, if they are needed."""
-  if _is_checked(export_dir):
-    return None
-  # The directory above the packages, which is not the current one under Bazel.
-  root = str(pathlib.Path(__file__).absolute().parents[1])
-  environment = dict(os.environ)
-  environment["PYTHONPATH"] = os.pathsep.join(
-      [root, *filter(None, [environment.get("PYTHONPATH")])])
-  return subprocess.Popen(
-      [sys.executable, "-m", "checks.check", f"--export_dir={export_dir}",
-       "--quick"], env=environment, stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT, text=True)
-
-
-def _has_passed(export_dir: pathlib.Path,
-                check: subprocess.Popen | None) -> bool:
-  """Waits for the quick checks; shows what they say if they failed."""
-  output = check.communicate()[0] if check else ""
-  passed = check is None or check.returncode == 0
-  _say(f"  {program.shown_path(export_dir)}: "
-       + ("passed before" if check is None else "passed" if passed else
-          f"FAILED\n{output}"))
-  return passed
-
-
-def _is_checked(export_dir: pathlib.Path) -> bool:
-  """Returns whether a report of these very bytes is there already."""
-  from checks import report  # pylint: disable=g-import-not-at-top
-  try:
-    made = report.read(export_dirs.report_path(export_dir))
-  except errors.HubExportError:
-    return False
-  return (made.status != report.FAILED
-          and made.export_sha256 == export_dirs.digest(export_dir)
-          and export_dirs.card_path(export_dir).is_file())
-
-
-def _summarise(written, is_demo: bool, failed: Sequence[pathlib.Path]) -> None:
+def _summarise(written, is_demo: bool, passed: bool) -> None:
   """Says what was made and what to type next."""
-  if failed:
+  if not passed:
     _say("\nChecks failed (see above); the exports are kept for a closer look "
          "and cannot be published.")
     return
