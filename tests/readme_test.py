@@ -58,6 +58,10 @@ def test_every_program_named_is_one():
         assert f'"{word}"' in source, f"{name} has no flag --{word}"
 
 
+def test_nothing_was_left_to_fill_in():
+  assert "@@" not in _README and "TODO" not in _README
+
+
 def test_every_catalog_name_is_one():
   for name in re.findall(r"`((?:keras|regnety):\w+)`", _README):
     assert catalog.by_name(name).name == name
