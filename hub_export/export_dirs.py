@@ -4,8 +4,10 @@
     <output_dir>/<publisher>/<name>/<version>.checks.json   the report
     <output_dir>/<publisher>/<name>/<version>.md            the card
 
-Nothing here imports TensorFlow.
+Nothing here imports TensorFlow or NumPy: what only copies starts at once.
 """
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
@@ -18,11 +20,12 @@ import pathlib
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hub_export import errors
+
+if TYPE_CHECKING:
+  import numpy as np
 
 MANIFEST = pathlib.PurePosixPath("assets.extra/manifest.json")
 GOLDEN = pathlib.PurePosixPath("assets.extra/golden.npz")
