@@ -20,8 +20,8 @@ class StoredTensor:
 @dataclasses.dataclass(frozen=True)
 class Layout:
   """A checkpoint's tensors under their canonical names."""
-  source: str                            # Whose convention: "keras", "regnety".
-  format: str                            # "keras_h5", "tf_checkpoint".
+  source: str                            # Whose names they are: "timm".
+  format: str                            # Of the file, such as "safetensors".
   tensors: Mapping[str, StoredTensor]    # Canonical name -> tensor.
   unexpected: tuple[str, ...]            # Names that mean nothing here.
   duplicates: tuple[str, ...]            # Second claims on a canonical name.
@@ -29,6 +29,8 @@ class Layout:
   spelling: Callable[[str], str]         # Canonical name -> name in the file.
   may_lack_head: bool                    # Whether headless files are published.
   metadata: Mapping[str, Any] | None = None  # What this project's demo adds.
+  manifest: Mapping[str, Any] | None = None  # Of this project's own exports.
+  notes: tuple[str, ...] = ()            # What the user should be told.
 
 
 def collect(
