@@ -31,6 +31,7 @@ class Layout:
   metadata: Mapping[str, Any] | None = None  # What this project's demo adds.
   manifest: Mapping[str, Any] | None = None  # Of this project's own exports.
   notes: tuple[str, ...] = ()            # What the user should be told.
+  convention: str | None = None          # Of how it pads, where the file tells.
 
 
 def collect(
