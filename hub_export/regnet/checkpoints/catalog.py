@@ -101,7 +101,8 @@ SOURCES = {
         "regnety",
         preprocessing.Preprocessing(
             (preprocessing.Resize("squash", 512, "bilinear", False, jpeg=True),
-             preprocessing.Resize("squash", 320, "bilinear", False)), 224),
+             preprocessing.Resize("squash", 320, "bilinear", False)), 224,
+            preprocessing.IMAGENET_MEAN, preprocessing.IMAGENET_STD),
         licence_id="apache-2.0",
         licence="Apache-2.0, the licence of the regnety repository.",
         training="Trained on ImageNet-1k in the regnety project (Google Summer "

@@ -34,9 +34,11 @@ from hub_export.regnet.checkpoints import hdf5
 from hub_export.regnet.checkpoints import keras_h5
 from hub_export.regnet.checkpoints import layout
 
-ZIP_MAGIC = b"PK\x03\x04"
+DESCRIPTION = "a .keras or .weights.h5 file of Keras 3 or tf_keras"
+_ZIP_MAGIC = b"PK\x03\x04"
 _WEIGHTS = "model.weights.h5"
 _CONFIG = "config.json"
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _MAX_CONFIG_BYTES = 32 << 20   # The largest RegNet's has 0.4 MB.
 # The largest RegNet with three times its size for the optimizer: 7.7 GB.
 _MAX_WEIGHTS_BYTES = 16 << 30
@@ -89,11 +91,11 @@ def recognises(path: pathlib.Path) -> bool:
   """Returns whether a file is of one of these formats; never raises."""
   try:
     with path.open("rb") as f:
-      magic = f.read(len(keras_h5.MAGIC))
-    if magic.startswith(ZIP_MAGIC):
+      magic = f.read(len(_HDF5_MAGIC))
+    if magic.startswith(_ZIP_MAGIC):
       with zipfile.ZipFile(path) as archive:
         return {_CONFIG, _WEIGHTS} <= set(archive.namelist())
-    if magic != keras_h5.MAGIC:
+    if magic != _HDF5_MAGIC:
       return False
     with h5py.File(path, "r") as f:
       return "layer_names" not in f.attrs and any(
@@ -131,7 +133,7 @@ def opened(path: pathlib.Path) -> File:
   """
   try:
     with path.open("rb") as f:
-      is_archive = f.read(len(ZIP_MAGIC)) == ZIP_MAGIC
+      is_archive = f.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
     if not is_archive:
       return File(path, {}, functools.partial(h5py.File, path, "r"))
     with zipfile.ZipFile(path) as archive:
@@ -410,7 +412,7 @@ def _data_start(path: pathlib.Path, info: zipfile.ZipInfo) -> int:
     end = f.seek(0, io.SEEK_END)
   magic, name_bytes, extra_bytes = struct.unpack("<4s22xHH", header)
   start = info.header_offset + len(header) + name_bytes + extra_bytes
-  if magic != ZIP_MAGIC or info.file_size != info.compress_size or (
+  if magic != _ZIP_MAGIC or info.file_size != info.compress_size or (
       start + info.file_size > end):
     raise ValueError(f"{info.filename} is not where the archive says")
   return start

@@ -30,8 +30,12 @@ class Layout:
   may_lack_head: bool                    # Whether headless files are published.
   metadata: Mapping[str, Any] | None = None  # What this project's demo adds.
   manifest: Mapping[str, Any] | None = None  # Of this project's own exports.
+  convention: str | None = None          # How to build it, where a file tells.
+  channel_order: str = "RGB"             # That the stem was trained on; where it
+                                         # is "BGR", `read` gives it reversed.
+  mean: tuple[float, ...] | None = None  # That the file's network takes off the
+  std: tuple[float, ...] | None = None   # images, and divides by; RGB in [0, 1].
   notes: tuple[str, ...] = ()            # What the user should be told.
-  convention: str | None = None          # Of how it pads, where the file tells.
 
 
 def collect(

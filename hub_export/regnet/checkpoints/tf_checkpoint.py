@@ -21,6 +21,8 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 from hub_export import errors
 from hub_export.regnet.checkpoints import layout
 
+DESCRIPTION = ("a TensorFlow checkpoint of the regnety project (its prefix, or "
+               "one of its files)")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SLOT = ".OPTIMIZER_SLOT/"
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -45,7 +47,14 @@ DAMAGE = (tf.errors.OpError, ValueError, RuntimeError, IndexError, KeyError,
            TypeError)
 
 
-def prefix_of(path: pathlib.Path) -> pathlib.Path | None:
+def recognises(path: pathlib.Path) -> bool:
+  """Returns whether `path` names a TensorFlow checkpoint, or some in it."""
+  if path.is_dir():
+    return bool(_prefixes_in(path))
+  return _prefix_of(path) is not None
+
+
+def _prefix_of(path: pathlib.Path) -> pathlib.Path | None:
   """Returns the prefix of the checkpoint that `path` names; None if none.
 
   Args:
@@ -53,7 +62,7 @@ def prefix_of(path: pathlib.Path) -> pathlib.Path | None:
       checkpoint in it.
   """
   if path.is_dir():
-    found = prefixes_in(path)
+    found = _prefixes_in(path)
     return found[0] if len(found) == 1 else None
   # The prefix first: it may itself end like one of its files.
   for name in (path.name, _FILE.sub(r"\1", path.name)):
@@ -62,7 +71,7 @@ def prefix_of(path: pathlib.Path) -> pathlib.Path | None:
   return None
 
 
-def prefixes_in(directory: pathlib.Path) -> list[pathlib.Path]:
+def _prefixes_in(directory: pathlib.Path) -> list[pathlib.Path]:
   """Returns the prefixes of all checkpoints in a directory, sorted."""
   return [index.with_suffix("") for index in sorted(directory.glob("?*.index"))
           if index.is_file()]
@@ -78,9 +87,10 @@ class Reader:
   reader: Any                              # TensorFlow's.
 
   def tensor(self, key: str, name: str) -> layout.StoredTensor:
-    """Returns the tensor of a key; one of DAMAGE if it is of no numpy type."""
+    """Returns the tensor of a key; one of DAMAGE if numpy has no such type."""
     return layout.StoredTensor(
-        name, tuple(self.shapes[key]), np.dtype(self.dtypes[key].as_numpy_dtype),
+        name, tuple(self.shapes[key]),
+        np.dtype(self.dtypes[key].as_numpy_dtype),
         functools.partial(_read_tensor, self.reader, self.prefix, key))
 
   def object_graph(self) -> trackable_object_graph_pb2.TrackableObjectGraph:
@@ -98,23 +108,28 @@ class Reader:
       raise damaged(self.prefix, e) from e
 
 
-def recognises(path: pathlib.Path) -> bool:
-  """Returns whether `path` names a checkpoint as the regnety project's.
-
-  So does any checkpoint that is of no other reader: damaged ones as well.
-  """
-  try:
-    return prefix_of(path) is not None
-  except OSError:
-    return False
-
-
-def open_reader(prefix: pathlib.Path) -> Reader:
+def open_reader(path: pathlib.Path) -> Reader:
   """Returns an object-based checkpoint, opened; its values are not read.
 
+  Args:
+    path: Its prefix, or one of its files, or the directory it is alone in.
+
   Raises:
-    CheckpointError: if the files are damaged, incomplete or name-based.
+    CheckpointError: if there is none or more than one, or if its files are
+      damaged, incomplete or name-based.
   """
+  if path.is_dir():
+    found = _prefixes_in(path)
+    if len(found) > 1:
+      raise errors.CheckpointError(
+          f"{path} holds {len(found)} checkpoints, "
+          f"{', '.join(p.name for p in found[:5])}; expected one. Give the "
+          f"path of the one that is meant, such as {found[0]}.")
+  prefix = _prefix_of(path)
+  if prefix is None:
+    raise errors.CheckpointError(
+        f"{path} is no TensorFlow checkpoint; expected {path.name}.index "
+        "there, or a directory with one such file. Check the path.")
   if re.search(r"[\[\\]", str(prefix)):
     # TensorFlow 2.21 takes it for a pattern, which would match other files.
     raise errors.CheckpointError(
@@ -135,13 +150,16 @@ def open_reader(prefix: pathlib.Path) -> Reader:
   return Reader(prefix, files, shapes, dtypes, reader)
 
 
-def read(prefix: pathlib.Path) -> layout.Layout:
+def read(path: pathlib.Path) -> layout.Layout:
   """Returns the layout of a checkpoint; values are read when asked for.
 
+  Args:
+    path: As of `open_reader`.
+
   Raises:
-    CheckpointError: if the files are damaged, incomplete or name-based.
+    CheckpointError: as `open_reader`.
   """
-  opened = open_reader(prefix)
+  opened = open_reader(path)
   stored = {}
   try:
     for key in sorted(opened.shapes):
@@ -149,7 +167,7 @@ def read(prefix: pathlib.Path) -> layout.Layout:
       if key.startswith("layer") and _SLOT not in key:
         stored[key] = opened.tensor(key, key.removesuffix(_VALUE))
   except DAMAGE as e:
-    raise damaged(prefix, e) from e
+    raise damaged(opened.prefix, e) from e
   stems = [int(m[1]) for key, tensor in stored.items()
            if (m := _STEM_KERNEL.match(key)) and tensor.shape[2:3] == (3,)]
   first = stems[0] if len(stems) == 1 else 0
