@@ -149,15 +149,14 @@ def parameters(subject: subject_lib.Subject) -> report.CheckResult:
 
 def weights(subject: subject_lib.Subject) -> report.CheckResult:
   """Checks the manifest's digests of the weights against the variables."""
-  found = {v.name.split(":")[0]: v.numpy() for v in subject.model.variables}
+  found = {v.name.split(":")[0]: v for v in subject.model.variables}
   stated = subject.manifest["weights"]
-  digests = {
-      "sha256": export_dirs.weights_digest(found),
-      "backbone_sha256": export_dirs.weights_digest(
-          export_dirs.without_head(found))}
+  digest = export_dirs.WeightsDigest()
+  for name in sorted(found):
+    digest.update(name, found[name].numpy())
   return report.from_problems(
-      [f"the variables' {key} is {digest}, but the manifest says {stated[key]}"
-       for key, digest in digests.items() if stated[key] != digest],
+      [f"the variables' {key} is {value}, but the manifest says {stated[key]}"
+       for key, value in digest.hexdigests().items() if stated[key] != value],
       "the variables are those that the manifest gives the SHA-256 of")
 
 

@@ -173,27 +173,41 @@ def digest(export_dir: pathlib.Path) -> str:
   return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
-def weights_digest(tensors: Mapping[str, np.ndarray]) -> str:
-  """Returns the SHA-256 over names, shapes and values of tensors.
+class WeightsDigest:
+  """The SHA-256 over names, shapes and values of tensors, one after another.
 
-  For each name, in sorted order, it takes a line "<name> <shape>", the shape
-  as Python writes a tuple, and the values: float32, little-endian, C order.
-
-  Args:
-    tensors: By name, such as "stem/conv"; float32 of any shape.
+  For each it takes a line "<name> <shape>", the shape as Python writes a tuple,
+  and the values: float32, little-endian, C order.
   """
-  result = hashlib.sha256()
-  for name in sorted(tensors):
-    tensor = tensors[name].astype("<f4")
-    result.update(f"{name} {tensor.shape}\n".encode())
-    result.update(tensor.tobytes(order="C"))
-  return result.hexdigest()
 
+  def __init__(self):
+    self._last = ""
+    self._whole = hashlib.sha256()
+    self._backbone = hashlib.sha256()
 
-def without_head(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns the tensors of the backbone: all but the last layer's."""
-  return {name: tensor for name, tensor in tensors.items()
-          if not name.startswith("head/")}
+  def update(self, name: str, tensor: np.ndarray) -> None:
+    """Takes in a tensor; names have to come in sorted order.
+
+    Args:
+      name: Canonical name, such as "stem/conv".
+      tensor: float32 of any shape.
+
+    Raises:
+      ValueError: if the name does not come after the one before.
+    """
+    if name <= self._last:
+      raise ValueError(f"{name} comes after {self._last}; expected sorted names")
+    self._last = name
+    values = tensor.astype("<f4", order="C", copy=False)
+    for digest in ((self._whole,) if name.startswith("head/")
+                   else (self._whole, self._backbone)):
+      digest.update(f"{name} {values.shape}\n".encode())
+      digest.update(values.data if values.size else b"")
+
+  def hexdigests(self) -> dict[str, str]:
+    """Returns "sha256" of all, and "backbone_sha256" of all but the head."""
+    return {"sha256": self._whole.hexdigest(),
+            "backbone_sha256": self._backbone.hexdigest()}
 
 
 def write_file(path: pathlib.Path, content: bytes | str) -> None:

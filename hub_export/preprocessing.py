@@ -11,10 +11,16 @@ to whole numbers after resizing.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
+
+
+# Of the training images of ImageNet-1k, as torchvision's references have them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +47,29 @@ class Resize:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-  """From encoded bytes to pixels in [0, 1]; steps in order, then the crop."""
+  """From encoded bytes to what the network normalises and convolves.
+
+  Steps in order, then the crop: pixels in [0, 1], which is what a module takes.
+  By `mean` and `std` it normalises them inside; they stand here because they
+  belong to the checkpoint like the rest.
+  """
   resizes: tuple[Resize, ...]
   crop_px: int        # Side of the centre crop, which is what the model sees.
+  mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # R, G, B on the scale of [0, 1].
+  std: tuple[float, ...] = (1.0, 1.0, 1.0)   # The same.
 
   def __post_init__(self):
-    """Raises ValueError if the crop has no size or finds too small an image."""
+    """Raises ValueError if a field has no such value."""
     if not _is_size(self.crop_px):
       raise ValueError(
           f"crop_px {self.crop_px!r} is no whole number from 1 up")
+    for name in ("mean", "std"):
+      values = getattr(self, name)
+      if len(values) != 3 or not all(
+          isinstance(v, float) and math.isfinite(v) for v in values):
+        raise ValueError(f"{name} {values!r} is not three finite numbers")
+    if min(self.std) <= 0:
+      raise ValueError(f"std {self.std!r} has a value of 0 or below")
     if self.resizes and self.crop_px > self.resizes[-1].size_px:
       raise ValueError(
           f"crop_px {self.crop_px} is more than the {self.resizes[-1].size_px} "
@@ -83,7 +103,8 @@ class Preprocessing:
   def to_dict(self) -> dict[str, Any]:
     """Returns the record as it stands in a manifest."""
     return dataclasses.asdict(self) | {
-        "resizes": [dataclasses.asdict(r) for r in self.resizes]}
+        "resizes": [dataclasses.asdict(r) for r in self.resizes],
+        "mean": list(self.mean), "std": list(self.std)}
 
 
 def from_dict(record: Mapping[str, Any]) -> Preprocessing:
@@ -94,7 +115,9 @@ def from_dict(record: Mapping[str, Any]) -> Preprocessing:
   """
   try:
     resizes = tuple(Resize(**r) for r in record["resizes"])
-    return Preprocessing(**{**record, "resizes": resizes})
+    mean, std = (tuple(map(float, record[name])) for name in ("mean", "std"))
+    return Preprocessing(
+        **{**record, "resizes": resizes, "mean": mean, "std": std})
   except (TypeError, KeyError) as e:
     raise ValueError(f"not a preprocessing record ({e}): {record}") from e
 

@@ -43,9 +43,9 @@ def save_tiny(directory, is_portable):
 
 def save_network(directory):
   """Saves a RegNetY-200MF with random weights: two forms of gradient in it."""
-  arch = variants.architecture(variants.by_name("200mf"), "keras")
+  arch, = variants.architectures(variants.by_name("200mf"), "keras")
   tensors = network.initial_tensors(arch, 10, seed=3)
-  net = network.Network(arch, tensors, portable=True)
+  net = network.Network(arch, tensors, _STEPS.mean, _STEPS.std, portable=True)
   root = modules.Classifier(net, tuple("0123456789"), _STEPS)
   tf.saved_model.save(root, str(directory), signatures=root.trace())
   canonical.canonicalise(directory)

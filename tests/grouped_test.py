@@ -35,14 +35,16 @@ def _arrays(case):
       (batch, height, width, channels), (3, 3, group_width, channels), out)]
 
 
-def _by_groups(images, kernel, stride):
+def _by_groups(images, kernel, stride, padding):
   groups = images.shape[-1] // kernel.shape[2]
+  if padding == "SYMMETRIC":  # A kernel on its own takes this everywhere.
+    padding = [[0, 0], [1, 1], [1, 1], [0, 0]]
   return tf.concat([
-      tf.nn.conv2d(x, w, stride, "SAME") for x, w in zip(
+      tf.nn.conv2d(x, w, stride, padding) for x, w in zip(
           tf.split(images, groups, -1), tf.split(kernel, groups, -1))], -1)
 
 
-def _gradients(conv, images, kernel, upstream, stride):
+def _gradients(conv, images, kernel, upstream, stride, padding):
   """Returns output and gradients, traced with unknown sizes as exports are."""
 
   @tf.function(input_signature=[
@@ -52,18 +54,19 @@ def _gradients(conv, images, kernel, upstream, stride):
   def run(x, w, dy):
     with tf.GradientTape() as tape:
       tape.watch([x, w])
-      y = conv(x, w, stride)
+      y = conv(x, w, stride, padding)
     return y, *tape.gradient(y, [x, w], dy)
 
   return run(images, kernel, upstream)
 
 
 @pytest.mark.parametrize("conv", [grouped.conv2d, grouped.conv2d_portable])
+@pytest.mark.parametrize("padding", ["SAME", "SYMMETRIC"])
 @pytest.mark.parametrize("case", CASES)
-def test_equals_one_convolution_per_group(conv, case):
+def test_equals_one_convolution_per_group(conv, case, padding):
   images, kernel, upstream = _arrays(case)
-  expected = _gradients(_by_groups, images, kernel, upstream, case[-1])
-  actual = _gradients(conv, images, kernel, upstream, case[-1])
+  expected = _gradients(_by_groups, images, kernel, upstream, case[-1], padding)
+  actual = _gradients(conv, images, kernel, upstream, case[-1], padding)
   for got, wanted in zip(actual, expected, strict=True):
     assert got.shape == wanted.shape
     # Sums of some hundred products of unit size, in another order.
@@ -87,10 +90,12 @@ def test_both_forms_without_onednn():
 
 def _main():
   for case in CASES:
-    test_equals_one_convolution_per_group(grouped.conv2d_portable, case)
+    for padding in ("SAME", "SYMMETRIC"):
+      test_equals_one_convolution_per_group(
+          grouped.conv2d_portable, case, padding)
   print("portable right")
   try:
-    _gradients(grouped.conv2d, *_arrays(CASES[0]), 1)
+    _gradients(grouped.conv2d, *_arrays(CASES[0]), 1, "SAME")
   except tf.errors.InvalidArgumentError as e:
     assert "grouped" in str(e).lower(), e
     print("native refused")

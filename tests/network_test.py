@@ -8,6 +8,7 @@ from hub_export.regnet import network
 from hub_export.regnet import variants
 
 _RNG = np.random.default_rng(7)
+_MEAN, _STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def _bn_tensors(prefix, width):
@@ -20,7 +21,7 @@ def _bn_tensors(prefix, width):
 @pytest.fixture(scope="module")
 def small():
   """A whole network of the smallest variant with unlike statistics."""
-  arch = variants.architecture(variants.by_name("200mf"), "keras")
+  arch, = variants.architectures(variants.by_name("200mf"), "keras")
   tensors = network.initial_tensors(arch, 10, seed=3)
   for name in tensors:
     if name.endswith(("/gamma", "/moving_variance")):
@@ -61,15 +62,18 @@ def test_batch_norm_in_training(momentum):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("portable", [False, True])
-def test_grouped_conv_bn(training, portable):
+@pytest.mark.parametrize("padding", ["SAME", "SYMMETRIC"])
+def test_grouped_conv_bn(training, portable, padding):
   """The folded way of inference equals convolution, then batch norm."""
   t = _bn_tensors("b/bn", 6)
   t["b/conv"] = _RNG.normal(size=(3, 3, 2, 6)).astype("f")
   x = _RNG.normal(size=(2, 7, 8, 6)).astype("f")
-  part = network.GroupedConvBN("b", t, 2, portable)
+  part = network.GroupedConvBN("b", t, 2, padding, portable)
   actual = part(x, training, 0.9)
+  pads = ([[0, 0], [1, 1], [1, 1], [0, 0]] if padding == "SYMMETRIC"
+          else padding)
   y = np.concatenate([tf.nn.conv2d(x[..., i:i + 2], t["b/conv"][..., i:i + 2],
-                                   2, "SAME") for i in (0, 2, 4)], -1)
+                                   2, pads) for i in (0, 2, 4)], -1)
   mean = y.mean((0, 1, 2)) if training else t["b/bn/moving_mean"]
   variance = y.var((0, 1, 2)) if training else t["b/bn/moving_variance"]
   expected = ((y - mean) / np.sqrt(variance + 1e-5) * t["b/bn/gamma"]
@@ -93,7 +97,7 @@ def test_squeeze_excite():
 
 def test_endpoints_are_the_stages(small):
   arch, tensors = small
-  net = network.Network(arch, tensors)
+  net = network.Network(arch, tensors, _MEAN, _STD)
   images = _RNG.uniform(size=(2, 64, 96, 3)).astype("f")
   features, endpoints = net.features(images, False, 0.9)
   assert {k: tuple(v.shape) for k, v in endpoints.items()} == {
@@ -109,7 +113,7 @@ def test_portable_network_computes_and_learns_the_same(small):
   images = _RNG.uniform(size=(4, 40, 33, 3)).astype("f")
   results = []
   for portable in (False, True):
-    net = network.Network(arch, tensors, portable)
+    net = network.Network(arch, tensors, _MEAN, _STD, portable)
     with tf.GradientTape() as tape:
       logits = net.logits(net.features(images, True, 0.9)[0])
       loss = tf.reduce_sum(tf.nn.log_softmax(logits)[:, 3])
@@ -122,14 +126,15 @@ def test_portable_network_computes_and_learns_the_same(small):
         got, wanted, atol=2e-3 * max(1.0, float(np.abs(wanted).max())))
 
 
-def test_normalisation_is_the_sources_own(small):
-  """regnety's network subtracts the mean; feeding it normalised images undoes
-  nothing but that."""
-  rules = variants.convention("regnety")
-  arch = variants.architecture(variants.by_name("200mf"), "regnety")
-  net = network.Network(arch, network.initial_tensors(arch, 10, seed=1))
+def test_images_are_normalised_inside():
+  """Images come in [0, 1]; what reaches the stem is normalised by channel."""
+  arch, = variants.architectures(variants.by_name("200mf"), "regnety")
+  net = network.Network(arch, network.initial_tensors(arch, 10, seed=1),
+                        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
   images = _RNG.uniform(size=(2, 64, 64, 3)).astype("f")
-  normalised = (images - np.array(rules.mean, "f")) / np.array(rules.std, "f")
+  normalised = np.stack([(images[..., 0] - 0.485) / 0.229,
+                         (images[..., 1] - 0.456) / 0.224,
+                         (images[..., 2] - 0.406) / 0.225], -1).astype("f")
   stem = net.stem(normalised, False, 0.9)
   assert stem.shape == (2, 31, 31, 32)  # VALID: one less than SAME.
   expected = net.stem
@@ -140,7 +145,7 @@ def test_normalisation_is_the_sources_own(small):
 
 
 def test_moving_statistics_are_kept_for_replicas(small):
-  net = network.Network(*small)
+  net = network.Network(*small, _MEAN, _STD)
   moving = [v for v in net.variables if "/moving_" in v.name]
   # One batch norm in the stem, three a block, one a shortcut.
   assert len(moving) == 2 * (1 + 3 * 13 + 4)
@@ -154,4 +159,4 @@ def test_tensors_of_another_network_are_refused(small):
   arch, tensors = small
   with pytest.raises(ValueError, match="stage1/block1/a/conv"):
     network.Network(arch, {n: t for n, t in tensors.items()
-                           if n != "stage1/block1/a/conv"})
+                           if n != "stage1/block1/a/conv"}, _MEAN, _STD)

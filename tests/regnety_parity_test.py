@@ -15,6 +15,7 @@ import tf_keras
 from hub_export.regnet import checkpoints
 from hub_export.regnet import network
 from hub_export.regnet import variants
+from hub_export.regnet.checkpoints import catalog
 from tests import random_networks
 from tests import regnety_standin
 
@@ -46,14 +47,16 @@ def saved(name, directory):
   return prefix
 
 
-def logits_of(checkpoint, images):
-  ours = network.Network(checkpoint.architecture, checkpoint.tensors)
+def logits_of(checkpoint, images, mean=(0.485, 0.456, 0.406),
+              std=(0.229, 0.224, 0.225)):
+  ours = network.Network(checkpoint.architecture, checkpoint.tensors,
+                         mean, std)
   features, _ = ours.features(tf.constant(images), False, tf.constant(0.9))
   return ours.logits(features).numpy()
 
 
 def test_every_variant_is_covered():
-  names = [v.name for v in variants.VARIANTS]
+  names = [e.variant for e in catalog.ENTRIES if e.source == "regnety"]
   assert list(PARAMETERS) == list(regnety_standin.MODELS) == names
 
 
@@ -67,7 +70,7 @@ def test_logits(name, tmp_path):
   prefix = saved(name, tmp_path)
   checkpoint = checkpoints.open(prefix, variants.by_name(name))
   assert checkpoint.num_classes == 1000
-  assert checkpoint.architecture.convention.source == "regnety"
+  assert checkpoint.architecture.convention.name == "regnety"
   assert sum(t.size for t in checkpoint.tensors.values()) == PARAMETERS[name]
   images = random_networks.images(224, 224, seed=13)
   expected = model_of(name)(images * 255, training=False)
@@ -117,7 +120,7 @@ def test_checkpoint_with_a_save_counter(tmp_path):
   assert "save_counter/.ATTRIBUTES/VARIABLE_VALUE" in (
       tf.train.load_checkpoint(path).get_variable_to_shape_map())
   counted = checkpoints.open(tmp_path / "epoch-1", variants.by_name(name))
-  assert counted.digest(True) == plain.digest(True)
+  assert counted.digests["sha256"] == plain.digests["sha256"]
 
 
 def test_optimizer_of_today(tmp_path):
@@ -132,7 +135,7 @@ def test_optimizer_of_today(tmp_path):
   assert any(key.startswith("optimizer/_variables/") for key, _ in
              tf.train.list_variables(str(tmp_path / "today")))
   today = checkpoints.open(tmp_path / "today", variants.by_name(name))
-  assert today.digest(True) == plain.digest(True)
+  assert today.digests["sha256"] == plain.digests["sha256"]
 
 
 class TestBrokenConventions:
@@ -146,14 +149,14 @@ class TestBrokenConventions:
     return checkpoints.open(saved(self.NAME, tmp_path),
                             variants.by_name(self.NAME))
 
-  def difference(self, checkpoint, **rules):
+  def difference(self, checkpoint, fed=None, **rules):
     """Returns how far the logits are off with other rules."""
     images = random_networks.images(224, 224, seed=13)
     arch = checkpoint.architecture
     broken = dataclasses.replace(checkpoint, architecture=dataclasses.replace(
         arch, convention=dataclasses.replace(arch.convention, **rules)))
     expected = model_of(self.NAME)(images * 255, training=False)
-    return random_networks.difference(logits_of(broken, images), expected)
+    return random_networks.difference(logits_of(broken, images, **(fed or {})), expected)
 
   def test_nothing_broken(self, checkpoint):
     assert self.difference(checkpoint) < TOLERANCE
@@ -162,15 +165,15 @@ class TestBrokenConventions:
     assert self.difference(checkpoint, stem_padding="SAME") > self.FAR
 
   def test_mean_forgotten(self, checkpoint):
-    assert self.difference(checkpoint, mean=(0.0,) * 3) > self.FAR
+    assert self.difference(checkpoint, {"mean": (0.0,) * 3}) > self.FAR
 
   def test_variance_for_deviation(self, checkpoint):
-    assert self.difference(
-        checkpoint, std=(0.052441, 0.050176, 0.050625)) > self.FAR
+    assert self.difference(checkpoint, {
+        "std": (0.052441, 0.050176, 0.050625)}) > self.FAR
 
   def test_deviations_in_reverse(self, checkpoint):
-    assert self.difference(
-        checkpoint, std=(0.225, 0.224, 0.229)) > 10 * TOLERANCE
+    assert self.difference(checkpoint, {
+        "std": (0.225, 0.224, 0.229)}) > 10 * TOLERANCE
 
   def test_epsilon_of_keras_default(self, checkpoint, monkeypatch):
     monkeypatch.setattr(variants, "BATCH_NORM_EPSILON", 1e-3)

@@ -36,8 +36,9 @@ def train(variant: variants.Variant, prep: preprocessing.Preprocessing,
     Canonical name -> float32 array; and {"dataset", "split", "examples",
     "top1", "top5"}, the latter two in percent.
   """
-  arch = variants.architecture(variant, "keras")
-  net = network.Network(arch, network.initial_tensors(arch, _CLASSES, _SEED))
+  arch, = variants.architectures(variant, "keras")
+  net = network.Network(arch, network.initial_tensors(arch, _CLASSES, _SEED),
+                        prep.mean, prep.std)
   images, labels = _digits("train", prep)
   steps = _EPOCHS * (len(labels) // _BATCH)
   rate = tf_keras.optimizers.schedules.CosineDecay(

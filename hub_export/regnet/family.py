@@ -30,8 +30,9 @@ def hub_modules(resolved: resolve.Resolved,
       gradients work on every CPU.
   """
   checkpoint = resolved.checkpoint
-  net = network.Network(checkpoint.architecture, checkpoint.tensors,
-                        portable=form == "portable")
+  prep = resolved.preprocessing
+  net = network.Network(checkpoint.architecture, checkpoint.tensors, prep.mean,
+                        prep.std, portable=form == "portable")
   kinds = ["classifier"] if checkpoint.num_classes else []
   for kind in [*kinds, "feature_extractor"]:
     yield _hub_module(resolved, net, kind, form)
@@ -98,8 +99,9 @@ def _manifest(resolved: resolve.Resolved, kind: str,
           "source": resolved.source, "format": checkpoint.layout.format,
           "location": resolved.location, "files": list(resolved.files)},
       "weights": {
-          "sha256": checkpoint.digest(with_head=is_classifier),
-          "backbone_sha256": checkpoint.digest(with_head=False)},
+          **checkpoint.digests,
+          **({} if is_classifier
+             else {"sha256": checkpoint.digests["backbone_sha256"]})},
       "parameters": {"trainable": trainable, "total": total},
       "multiply_adds": {
           "count": variants.multiply_adds(arch, classes, _COUNT_SIZE_PX),

@@ -1,4 +1,4 @@
-"""RegNetY as a plain tf.Module: stem, four stages of blocks, dense head.
+"""RegNet as a plain tf.Module: stem, four stages of blocks, dense head.
 
 Source: "Designing Network Design Spaces" (arXiv:2003.13678) and the sources'
 own programs for padding and widths (`variants.Convention`). Convolutions call
@@ -6,7 +6,8 @@ tf.nn.conv2d with grouped kernels directly; a Keras layer with groups goes
 through a compiled function that trains some 25 times slower on a CPU.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -64,7 +65,8 @@ class ConvBN(tf.Module):
 
   def __call__(self, x: tf.Tensor, training: bool,
                momentum: tf.Tensor) -> tf.Tensor:
-    x = tf.nn.conv2d(x, self.kernel, self._stride, self._padding)
+    x = tf.nn.conv2d(
+        *grouped.padded(x, self._stride, self._padding, self.kernel))
     return self.bn(x, training, momentum)
 
 
@@ -72,24 +74,24 @@ class GroupedConvBN(tf.Module):
   """A grouped 3x3 convolution without bias, then batch norm."""
 
   def __init__(self, prefix: str, tensors: Tensors, stride: int,
-               portable: bool):
+               padding: str, portable: bool):
     super().__init__()
     self.kernel = _variable(f"{prefix}/conv", tensors)
     self.bn = BatchNorm(f"{prefix}/bn", tensors)
-    self._stride = stride
-    self._conv = grouped.conv2d_portable if portable else grouped.conv2d
+    self._conv = functools.partial(
+        grouped.conv2d_portable if portable else grouped.conv2d,
+        stride=stride, padding=padding)
 
   def __call__(self, x: tf.Tensor, training: bool,
                momentum: tf.Tensor) -> tf.Tensor:
     if training:
-      return self.bn(self._conv(x, self.kernel, self._stride), training,
-                     momentum)
+      return self.bn(self._conv(x, self.kernel), training, momentum)
     # Grappler would fuse a batch norm, a bias or an addition into the
     # convolution, and without oneDNN (TF_ENABLE_ONEDNN_OPTS=0, Arm, Apple) the
     # fused kernel refuses groups. It does not fuse a subtraction. Scaling the
     # small kernel, not the large output, saves a pass over memory.
     scale, offset = self.bn.scale_and_offset()
-    return self._conv(x, self.kernel * scale, self._stride) - (-offset)
+    return self._conv(x, self.kernel * scale) - (-offset)
 
 
 class SqueezeExcite(tf.Module):
@@ -113,13 +115,20 @@ class SqueezeExcite(tf.Module):
 
 
 class Block(tf.Module):
-  """1x1, grouped 3x3, squeeze-and-excitation, 1x1; around them a shortcut."""
+  """1x1, grouped 3x3, squeeze-and-excitation, 1x1; around them a shortcut.
 
-  def __init__(self, block: variants.Block, tensors: Tensors, portable: bool):
+  RegNetX's have no squeeze-and-excitation.
+  """
+
+  def __init__(self, block: variants.Block, padding: str, tensors: Tensors,
+               portable: bool):
     super().__init__()
     self.a = ConvBN(f"{block.name}/a", tensors)
-    self.b = GroupedConvBN(f"{block.name}/b", tensors, block.stride, portable)
-    self.se = SqueezeExcite(f"{block.name}/se", tensors)
+    self.b = GroupedConvBN(f"{block.name}/b", tensors, block.stride, padding,
+                           portable)
+    self.se = None
+    if block.se_width:
+      self.se = SqueezeExcite(f"{block.name}/se", tensors)
     self.c = ConvBN(f"{block.name}/c", tensors)
     self.shortcut = None
     if block.stride != 1:
@@ -129,23 +138,30 @@ class Block(tf.Module):
                momentum: tf.Tensor) -> tf.Tensor:
     y = tf.nn.relu(self.a(x, training, momentum))
     y = tf.nn.relu(self.b(y, training, momentum))
-    y = self.c(self.se(y), training, momentum)
+    if self.se is not None:
+      y = self.se(y)
+    y = self.c(y, training, momentum)
     if self.shortcut is not None:
       x = self.shortcut(x, training, momentum)
     return tf.nn.relu(x + y)
 
 
 class Network(tf.Module):
-  """A RegNetY whose every variable is made from one canonical tensor."""
+  """A RegNet whose every variable is made from one canonical tensor."""
 
   def __init__(self, arch: variants.Architecture, tensors: Tensors,
+               mean: Sequence[float], std: Sequence[float],
                portable: bool = False):
     """Builds the network.
 
     Args:
       arch: What to build.
       tensors: Canonical name -> float32 array, exactly those of
-        `variants.tensor_shapes`, with or without a head.
+        `variants.tensor_shapes`, with or without a head. Each is asked for
+        once, so that a mapping may read it from a file then.
+      mean: What images are normalised by, for R, G and B, on the scale of
+        [0, 1].
+      std: The same.
       portable: Whether the gradients have to work on CPUs without oneDNN.
 
     Raises:
@@ -153,21 +169,29 @@ class Network(tf.Module):
     """
     super().__init__()
     self._head = "head/kernel" in tensors
-    classes = tensors["head/kernel"].shape[-1] if self._head else 0
-    expected = variants.tensor_shapes(arch, classes)
-    actual = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if actual != expected:
+    # Of the head, any number of classes will do.
+    expected = variants.tensor_shapes(arch, 1 if self._head else 0)
+    if set(tensors) != set(expected):
       raise ValueError(
           "tensors do not fit the architecture; they differ in "
-          f"{sorted(set(actual.items()) ^ set(expected.items()))[:6]}")
+          f"{sorted(set(tensors) ^ set(expected))[:6]}")
     self.architecture = arch
+    self._mean = tuple(mean)
+    self._std = tuple(std)
     self.stem = ConvBN("stem", tensors, variants.STRIDE,
                        arch.convention.stem_padding)
-    self.blocks = [(b, Block(b, tensors, portable))
+    self.blocks = [(b, Block(b, arch.convention.padding, tensors, portable))
                    for b in variants.blocks(arch)]
     if self._head:
       self.head_kernel = _variable("head/kernel", tensors)
       self.head_bias = _variable("head/bias", tensors)
+    actual = {v.name.removesuffix(":0"): tuple(v.shape) for v in self.variables}
+    classes = actual["head/kernel"][-1] if self._head else 0
+    expected = variants.tensor_shapes(arch, classes)
+    if actual != expected:
+      raise ValueError(
+          "tensors do not fit the architecture; they differ in "
+          f"{sorted(set(actual.items()) ^ set(expected.items()))[:6]}")
 
   def features(self, images: tf.Tensor, training: bool,
                momentum: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -181,9 +205,8 @@ class Network(tf.Module):
     Returns:
       float32 [batch, feature_dim]; and {"stage1": float32 [batch, h, w, c]}.
     """
-    rules = self.architecture.convention
-    if any(rules.mean) or any(s != 1 for s in rules.std):
-      images = (images - tf.constant(rules.mean)) / tf.constant(rules.std)
+    if any(self._mean) or any(s != 1 for s in self._std):
+      images = (images - tf.constant(self._mean)) / tf.constant(self._std)
     x = tf.nn.relu(self.stem(images, training, momentum))
     endpoints = {}
     for place, block in self.blocks:

@@ -22,62 +22,111 @@ from hub_export.regnet.checkpoints import tf_checkpoint
 # The shape of the head is all that a file decides by itself, and no file may
 # ask for all of the memory. ImageNet-21k has 21,843 classes.
 _MAX_CLASSES = 100_000
+# By their formats, in the order in which they are asked.
+_READERS = {"keras_h5": keras_h5, "tf_checkpoint": tf_checkpoint}
+FORMATS = tuple(_READERS)
+# How the program that wrote a file builds the network.
+_CONVENTIONS = {"keras": "keras", "regnety": "regnety", "timm": "torch",
+                "torchvision": "torch", "pycls": "torch"}
+_STEM = "stem/conv"
+
+
+class Tensors(Mapping[str, np.ndarray]):
+  """Canonical name -> float32 array in C order, read whenever it is asked for.
+
+  So a checkpoint is never whole in memory; what is asked for may raise
+  CheckpointError, if the file was damaged since.
+  """
+
+  def __init__(self, path: pathlib.Path,
+               stored: Mapping[str, layout.StoredTensor],
+               reverse_channels: bool):
+    self._path = path
+    self._stored = dict(stored)
+    self._reverse_channels = reverse_channels
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    values = _values(self._path, self._stored[name])
+    if self._reverse_channels and name == _STEM:
+      values = np.ascontiguousarray(values[:, :, ::-1])
+    return values
+
+  def __contains__(self, name: object) -> bool:
+    return name in self._stored  # Mapping's own would read it.
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._stored)
+
+  def __len__(self) -> int:
+    return len(self._stored)
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
   """A checkpoint that fits its variant."""
   architecture: variants.Architecture
-  tensors: Mapping[str, np.ndarray]  # Canonical name -> float32, C order.
+  tensors: Tensors
   num_classes: int                   # 0 where there is no head.
   layout: layout.Layout
-
-  def digest(self, with_head: bool) -> str:
-    """Returns the SHA-256 over names, shapes and bytes of the tensors.
-
-    Args:
-      with_head: Whether the head counts; without it the digest is the
-        backbone's, the same for classifier and feature extractor.
-    """
-    return export_dirs.weights_digest(
-        self.tensors if with_head else export_dirs.without_head(self.tensors))
+  channel_order: str                 # That the network was trained on.
+  digests: Mapping[str, str]         # export_dirs.WeightsDigest's.
 
 
 def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
-         variant: variants.Variant) -> Checkpoint:
-  """Returns the checkpoint at `path`, read and checked.
+         variant: variants.Variant | None = None, *,
+         format_name: str | None = None, convention: str | None = None,
+         channel_order: str | None = None) -> Checkpoint:
+  """Returns the checkpoint at `path`, read through and checked.
 
   Args:
-    path: An HDF5 file of tf_keras.applications; or a TensorFlow checkpoint of
-      the regnety project: its prefix, one of its files, or the directory.
-    variant: What it is to be.
+    path: A file or directory in one of `FORMATS`; a TensorFlow checkpoint by
+      its prefix, one of its files, or the directory.
+    variant: What it is to be; None for what its tensors say.
+    format_name: One of `FORMATS`; None to find out by the content.
+    convention: How the network is built, for the files that do not tell.
+    channel_order: "RGB" or "BGR", what the network was trained on; None for
+      what is the custom of the program that wrote the file.
 
   Raises:
     CheckpointError: if there is nothing, no known format, a damaged file, or
       tensors that are missing, unexpected, misshapen or not finite; the latter
       are all listed.
+    UsageError: if the convention is not known, or is another one.
   """
   try:
-    found = _detect(path)
+    found = _detect(path, format_name)
   except OSError as e:  # Such as a name that is too long, or no permission.
     raise errors.CheckpointError(
         f"{path} cannot be opened: {e.strerror or e}. Check the path.") from e
-  arch = variants.architecture(variant, found.source)
+  rules = _convention(path, found, convention)
   num_classes = _num_classes(found)
-  expected = variants.tensor_shapes(arch, num_classes)
-  problems = list(_layout_problems(found, expected))
+  if variant is None:
+    variant = _recognised(found, rules, num_classes)
+    if variant is None:
+      raise errors.CheckpointError(
+          f"{path} has the tensors of no RegNetX or RegNetY that is known "
+          "here. Name the one that it should be with --variant, to be told "
+          "what differs.")
+  arch, expected, problems = min(
+      (_compared(found, arch, num_classes)
+       for arch in variants.architectures(variant, rules)),
+      key=lambda compared: len(compared[2]))
   misfit = bool(problems)
-  if misfit and (actual := _recognised(found)):
+  if misfit and (actual := _recognised(found, rules, num_classes)):
     raise errors.CheckpointError(
         f"{path} is a {actual.name} by its tensors; expected a "
         f"{variant.name}. Use --variant={actual.name}.")
-  tensors = {}
-  for name, shape in expected.items():
-    stored = found.tensors.get(name)
-    # What has another shape is not even read: it might fill the memory.
-    if stored and stored.shape == shape and stored.dtype.kind == "f":
-      tensors[name] = _values(path, stored)
-      problems.extend(_value_problems(stored, name, tensors[name]))
+  channel_order = channel_order or found.channel_order
+  # What has another shape is not even read: it might fill the memory.
+  tensors = Tensors(path, {
+      name: stored for name, stored in found.tensors.items()
+      if stored.shape == expected.get(name) and _is_float(stored.dtype)},
+                    reverse_channels=channel_order != found.channel_order)
+  digest = export_dirs.WeightsDigest()
+  for name in sorted(tensors):
+    values = tensors[name]
+    problems.extend(_value_problems(found.tensors[name], name, values))
+    digest.update(name, values)
   if misfit:
     raise errors.CheckpointError(errors.join_problems(
         f"{path} does not fit {variant.name} as {found.source} builds it",
@@ -88,35 +137,54 @@ def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
         f"{path} has unusable values", problems,
         "Every value has to be finite and every variance at least 0. Take the "
         "checkpoint of an earlier epoch, or download it again."))
-  return Checkpoint(arch, tensors, num_classes, found)
+  return Checkpoint(arch, tensors, num_classes, found, channel_order,
+                    digest.hexdigests())
 
 
-def _detect(path: pathlib.Path) -> layout.Layout:
+def _compared(found: layout.Layout, arch: variants.Architecture,
+              num_classes: int) -> tuple[
+                  variants.Architecture, dict[str, tuple[int, ...]], list[str]]:
+  """Returns an architecture, its shapes, and a line for each difference."""
+  expected = variants.tensor_shapes(arch, num_classes)
+  return arch, expected, list(_layout_problems(found, expected))
+
+
+def _convention(path: pathlib.Path, found: layout.Layout,
+                wanted: str | None) -> str:
+  """Returns the convention that a network is to be built by."""
+  known = found.convention or _CONVENTIONS.get(found.source)
+  if wanted and known and wanted != known:
+    raise errors.UsageError(
+        f"{path} was built by the convention {known!r}, not {wanted!r}. Leave "
+        "--convention out")
+  if not (wanted or known):
+    raise errors.UsageError(
+        f"{path} does not tell how its network pads; expected --convention="
+        "torch, keras or regnety, the source of the weights that it was "
+        "trained from (the manifest of the first export has it)")
+  return wanted or known
+
+
+def _detect(path: pathlib.Path, format_name: str | None) -> layout.Layout:
   """Returns the layout that the reader for the content of `path` finds."""
-  if path.is_dir():
-    prefixes = tf_checkpoint.prefixes_in(path)
-    if len(prefixes) > 1:
-      raise errors.CheckpointError(
-          f"{path} holds {len(prefixes)} checkpoints, "
-          f"{', '.join(p.name for p in prefixes[:5])}; expected one. Give the "
-          f"path of the one that is meant, such as {prefixes[0]}.")
-  prefix = tf_checkpoint.prefix_of(path)
-  if prefix is not None:
-    return tf_checkpoint.read(prefix)
+  if format_name is not None:
+    return _READERS[format_name].read(path)
+  for reader in _READERS.values():
+    if reader.recognises(path):
+      return reader.read(path)
+  expected = ", ".join(r.DESCRIPTION for r in _READERS.values())
   if not path.exists():
     raise errors.CheckpointError(
-        f"{path} is not there; expected a .h5 file of "
-        "tf_keras.applications.regnet or the prefix of a TensorFlow "
-        "checkpoint (the path without .index). Check the spelling.")
-  if path.is_file():
-    with path.open("rb") as f:
-      magic = f.read(len(keras_h5.MAGIC))
-    if magic == keras_h5.MAGIC:
-      return keras_h5.read(path)
+        f"{path} is not there; expected {expected}. Check the spelling.")
   raise errors.CheckpointError(
-      f"{path} is of no format that is read here: neither HDF5 nor a "
-      "TensorFlow checkpoint with its .index file. Expected a .h5 file of "
-      "tf_keras.applications.regnet or a checkpoint of the regnety project.")
+      f"{path} is of no format that is read here, going by its content; "
+      f"expected {expected}. --checkpoint_format says what it is meant to be, "
+      "to be told what is wrong with it.")
+
+
+def _is_float(dtype: np.dtype) -> bool:
+  """Returns whether values are floats; bfloat16 has no kind of its own."""
+  return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def _num_classes(found: layout.Layout) -> int:
@@ -145,7 +213,7 @@ def _layout_problems(found: layout.Layout,
     elif stored.shape != expected[name]:
       yield (f"misshapen: {stored.name} is {list(stored.shape)}, expected "
              f"{list(expected[name])}")
-    elif stored.dtype.kind != "f":
+    elif not _is_float(stored.dtype):
       yield f"of type {stored.dtype}: {stored.name}, expected a float"
   for name in found.unexpected:
     yield f"unexpected: {name}"
@@ -153,15 +221,13 @@ def _layout_problems(found: layout.Layout,
     yield f"a second time: {name}"
 
 
-def _recognised(found: layout.Layout) -> variants.Variant | None:
+def _recognised(found: layout.Layout, rules: str,
+                num_classes: int) -> variants.Variant | None:
   """Returns the variant that all the tensors fit, if there is one."""
-  if found.unexpected or found.duplicates:
-    return None
-  shapes = {name: t.shape for name, t in found.tensors.items()}
   for variant in variants.VARIANTS:
-    arch = variants.architecture(variant, found.source)
-    if shapes == variants.tensor_shapes(arch, _num_classes(found)):
-      return variant
+    for arch in variants.architectures(variant, rules):
+      if not _compared(found, arch, num_classes)[2]:
+        return variant
   return None
 
 

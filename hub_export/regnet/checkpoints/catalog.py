@@ -90,7 +90,8 @@ class Evaluation:
     from hub_export import preprocessing  # pylint: disable=g-import-not-at-top
     return preprocessing.Preprocessing(
         tuple(preprocessing.Resize(**dataclasses.asdict(s))
-              for s in self.steps), self.image_size)
+              for s in self.steps),
+        self.image_size, self.mean, self.std)
 
 
 @dataclasses.dataclass(frozen=True)

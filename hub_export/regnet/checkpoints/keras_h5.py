@@ -19,7 +19,8 @@ import numpy as np
 from hub_export import errors
 from hub_export.regnet.checkpoints import layout
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
+DESCRIPTION = "an .h5 file of tf_keras.applications.regnet"
+_MAGIC = b"\x89HDF\r\n\x1a\n"
 METADATA_ATTRIBUTE = "regnety_hub_demo"  # JSON; see demo.py.
 
 _PARTS = {  # Canonical -> end of the layer's name.
@@ -33,6 +34,18 @@ _PARTS = {  # Canonical -> end of the layer's name.
 _CANONICAL = {v: k for k, v in _PARTS.items()}
 _BLOCK = re.compile(r".*_Stage_(\d{1,3})_YBlock_(\d{1,3})_(\w+)")
 _STEM = re.compile(r".*_stem_(conv|bn)")
+
+
+def recognises(path: pathlib.Path) -> bool:
+  """Returns whether a file is HDF5, by its first bytes.
+
+  Raises:
+    OSError: if it is there and cannot be read.
+  """
+  if not path.is_file():
+    return False
+  with path.open("rb") as f:
+    return f.read(len(_MAGIC)) == _MAGIC
 
 
 def read(path: pathlib.Path) -> layout.Layout:

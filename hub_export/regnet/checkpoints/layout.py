@@ -30,6 +30,9 @@ class Layout:
   may_lack_head: bool                    # Whether headless files are published.
   metadata: Mapping[str, Any] | None = None  # What this project's demo adds.
   manifest: Mapping[str, Any] | None = None  # Of this project's own exports.
+  convention: str | None = None          # How to build it, where a file tells.
+  channel_order: str = "RGB"             # That the stem was trained on; where it
+                                         # is "BGR", `read` gives it reversed.
   notes: tuple[str, ...] = ()            # What the user should be told.
 
 

@@ -16,6 +16,8 @@ import tensorflow as tf
 from hub_export import errors
 from hub_export.regnet.checkpoints import layout
 
+DESCRIPTION = ("a TensorFlow checkpoint of the regnety project (its prefix, or "
+               "one of its files)")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _SLOT = ".OPTIMIZER_SLOT/"
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -40,7 +42,14 @@ _DAMAGE = (tf.errors.OpError, ValueError, RuntimeError, IndexError, KeyError,
            TypeError)
 
 
-def prefix_of(path: pathlib.Path) -> pathlib.Path | None:
+def recognises(path: pathlib.Path) -> bool:
+  """Returns whether `path` names a TensorFlow checkpoint, or some in it."""
+  if path.is_dir():
+    return bool(_prefixes_in(path))
+  return _prefix_of(path) is not None
+
+
+def _prefix_of(path: pathlib.Path) -> pathlib.Path | None:
   """Returns the prefix of the checkpoint that `path` names; None if none.
 
   Args:
@@ -48,7 +57,7 @@ def prefix_of(path: pathlib.Path) -> pathlib.Path | None:
       checkpoint in it.
   """
   if path.is_dir():
-    found = prefixes_in(path)
+    found = _prefixes_in(path)
     return found[0] if len(found) == 1 else None
   # The prefix first: it may itself end like one of its files.
   for name in (path.name, _FILE.sub(r"\1", path.name)):
@@ -57,18 +66,34 @@ def prefix_of(path: pathlib.Path) -> pathlib.Path | None:
   return None
 
 
-def prefixes_in(directory: pathlib.Path) -> list[pathlib.Path]:
+def _prefixes_in(directory: pathlib.Path) -> list[pathlib.Path]:
   """Returns the prefixes of all checkpoints in a directory, sorted."""
   return [index.with_suffix("") for index in sorted(directory.glob("?*.index"))
           if index.is_file()]
 
 
-def read(prefix: pathlib.Path) -> layout.Layout:
+def read(path: pathlib.Path) -> layout.Layout:
   """Returns the layout of a checkpoint; values are read when asked for.
 
+  Args:
+    path: Its prefix, or one of its files, or the directory it is alone in.
+
   Raises:
-    CheckpointError: if the files are damaged, incomplete or name-based.
+    CheckpointError: if there is none or more than one, or if its files are
+      damaged, incomplete or name-based.
   """
+  if path.is_dir():
+    found = _prefixes_in(path)
+    if len(found) > 1:
+      raise errors.CheckpointError(
+          f"{path} holds {len(found)} checkpoints, "
+          f"{', '.join(p.name for p in found[:5])}; expected one. Give the "
+          f"path of the one that is meant, such as {found[0]}.")
+  prefix = _prefix_of(path)
+  if prefix is None:
+    raise errors.CheckpointError(
+        f"{path} is no TensorFlow checkpoint; expected {path.name}.index "
+        "there, or a directory with one such file. Check the path.")
   if re.search(r"[\[\\]", str(prefix)):
     # TensorFlow 2.21 takes it for a pattern, which would match other files.
     raise errors.CheckpointError(
