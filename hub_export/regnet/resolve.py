@@ -11,7 +11,7 @@ from hub_export import preprocessing
 from hub_export.regnet import checkpoints
 from hub_export.regnet import demo
 from hub_export.regnet import variants
-from hub_export.regnet.checkpoints import catalog
+from hub_export.regnet import catalog
 
 DEMO = "demo"
 _IMAGENET_CLASSES = 1000
