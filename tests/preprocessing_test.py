@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from hub_export import preprocessing
-from hub_export.regnet.checkpoints import catalog
+from hub_export.regnet import catalog
 
 # Mean absolute difference, of 255. TensorFlow resizes in float32, PIL in fixed
 # point: where it comes out near a half, and that is often when enlarging, a
