@@ -51,7 +51,9 @@ def recognises(path: pathlib.Path) -> bool:
   """Returns whether `path` names a TensorFlow checkpoint, or some in it."""
   if path.is_dir():
     return bool(_prefixes_in(path))
-  return _prefix_of(path) is not None
+  # Data without an index as well: it is then told what is missing.
+  return _prefix_of(path) is not None or bool(
+      path.is_file() and _FILE.fullmatch(path.name))
 
 
 def _prefix_of(path: pathlib.Path) -> pathlib.Path | None:
@@ -128,8 +130,8 @@ def open_reader(path: pathlib.Path) -> Reader:
   prefix = _prefix_of(path)
   if prefix is None:
     raise errors.CheckpointError(
-        f"{path} is no TensorFlow checkpoint; expected {path.name}.index "
-        "there, or a directory with one such file. Check the path.")
+        f"{path} is no TensorFlow checkpoint; expected an .index file there, "
+        "beside its .data file. Check the path.")
   if re.search(r"[\[\\]", str(prefix)):
     # TensorFlow 2.21 takes it for a pattern, which would match other files.
     raise errors.CheckpointError(
