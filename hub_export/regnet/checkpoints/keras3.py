@@ -74,6 +74,11 @@ class Layer:
   tensors: tuple[layout.StoredTensor, ...]  # In the order of `vars`.
 
   @property
+  def leaves(self) -> tuple[str, ...]:
+    """What the first tensors are, where the class is known: "kernel"."""
+    return _LEAVES.get(self.kind, ())
+
+  @property
   def container(self) -> str:
     """The path of the list that the layer is in."""
     return self.path.rpartition("/")[0]
@@ -125,8 +130,13 @@ def read(path: pathlib.Path) -> layout.Layout:
       spelling=functools.partial(_spelling, letter=letter), may_lack_head=True)
 
 
-def opened(path: pathlib.Path) -> File:
+def opened(path: pathlib.Path, verify: bool = True) -> File:
   """Returns a file of either format, ready to be read.
+
+  Args:
+    path: The file.
+    verify: Whether an archive's check sums are compared, for which all of it
+      is read once.
 
   Raises:
     CheckpointError: if it is damaged, or its archive is not to be trusted.
@@ -138,7 +148,7 @@ def opened(path: pathlib.Path) -> File:
       return File(path, {}, functools.partial(h5py.File, path, "r"))
     with zipfile.ZipFile(path) as archive:
       config = _config(archive)
-      weights = _weights(path, archive)
+      weights = _weights(path, archive, verify)
     return File(path, config, functools.partial(h5py.File, weights, "r"))
   except _DAMAGE as e:
     raise _damaged(path, e) from e
@@ -199,8 +209,7 @@ def _by_name(found: Sequence[Layer]) -> dict[str, str]:
   """Returns tensor's name -> canonical name, by the layers' names."""
   targets = {}
   for layer in found:
-    leaves = _LEAVES.get(layer.kind, ())
-    for leaf, tensor in zip(leaves, layer.tensors):
+    for leaf, tensor in zip(layer.leaves, layer.tensors):
       target = keras_h5.canonical(f"{layer.name}/{leaf}", tensor)
       # Only a dense layer can be the head, whatever it is called.
       if target and target.startswith("head/") == (layer.kind == "dense"):
@@ -235,14 +244,14 @@ def _by_order(path: pathlib.Path, found: Sequence[Layer]) -> dict[str, str]:
   targets = {}
   for part, layer in zip(parts, convs, strict=True):
     is_se = "/se/" in part
-    for leaf, tensor in zip(_LEAVES[layer.kind], layer.tensors):
+    for leaf, tensor in zip(layer.leaves, layer.tensors):
       targets[tensor.name] = f"{part}/{leaf}" if is_se else f"{part}/conv"
   for part, layer in zip(normed, norms, strict=True):
-    for leaf, tensor in zip(_LEAVES[layer.kind], layer.tensors):
+    for leaf, tensor in zip(layer.leaves, layer.tensors):
       targets[tensor.name] = f"{part}/bn/{leaf}"
   for layer in found:
     if layer.kind == "dense":
-      for leaf, tensor in zip(_LEAVES[layer.kind], layer.tensors):
+      for leaf, tensor in zip(layer.leaves, layer.tensors):
         targets[tensor.name] = f"head/{leaf}"
   return targets
 
@@ -364,8 +373,9 @@ def _config(archive: zipfile.ZipFile) -> Mapping[str, Any]:
   return config
 
 
-def _weights(path: pathlib.Path, archive: zipfile.ZipFile) -> io.BufferedIOBase:
-  """Returns the HDF5 file inside as a seekable file, its CRC checked.
+def _weights(path: pathlib.Path, archive: zipfile.ZipFile,
+             verify: bool) -> io.BufferedIOBase:
+  """Returns the HDF5 file inside as a seekable file.
 
   It stays where it is if it is stored as it is, as Keras does; otherwise it is
   put into a temporary file, which has no name and goes with the last reader.
@@ -378,9 +388,9 @@ def _weights(path: pathlib.Path, archive: zipfile.ZipFile) -> io.BufferedIOBase:
     weights = io.BufferedReader(_Window(path, _data_start(path, info),
                                         info.file_size))
     crc = 0
-    while chunk := weights.read(_CHUNK):
+    while verify and (chunk := weights.read(_CHUNK)):
       crc = zlib.crc32(chunk, crc)
-    if crc != info.CRC:
+    if verify and crc != info.CRC:
       raise ValueError(f"the check sum of {_WEIGHTS} is wrong")
     return weights
   weights = tempfile.TemporaryFile()
