@@ -14,10 +14,11 @@ from hub_export import preprocessing
 from hub_export.regnet import catalog
 from hub_export.regnet import checkpoints
 from hub_export.regnet import demo
+from hub_export.regnet import requested
 from hub_export.regnet import variants
 from hub_export.regnet import wishes as wishes_lib
 
-DEMO = "demo"
+DEMO = requested.DEMO
 _TOLERANCE = 0.1  # Points; what identical preprocessing leaves open.
 # Multiply-adds of the largest network that a demo is trained of unasked: some
 # ten minutes on two cores.
@@ -90,32 +91,20 @@ def resolve(request: str | None, variant: variants.Variant | None,
     CheckpointError: if it cannot be read or does not fit.
     WriteError: if the cache cannot be written.
   """
-  if request == DEMO or request is None:
-    wishes.check_published("the default and of the demo")
-    if wishes.feeding and request == DEMO:
-      raise errors.UsageError(
-          f"--{next(iter(wishes.feeding))} is not for the demo, which knows "
-          "images of one size. Leave the flag out")
-    return (_demo(variant, cache, say) if request == DEMO
-            else _default(variant, cache, wishes, say))
+  requested.check(requested.Item(variant, request), wishes)
+  if request == DEMO:
+    return _demo(variant, cache, say)
+  if request is None:
+    return _default(variant, cache, wishes, say)
   if request.startswith(tuple(f"{s}:" for s in catalog.SOURCES)):
     entry = catalog.by_name(request)
-    check_variant(entry, variant)
+    requested.check_variant(entry, variant and [variant])
     return _published(entry, cache, wishes, say)
   if "://" in request:
     path = download.fetch_url(request, cache, wishes.offline)
     return _local(path, download.shown(request), variant, wishes, say)
   path = user_path(request)
   return _local(path, None, variant, wishes, say)
-
-
-def check_variant(entry: catalog.Entry,
-                  variant: variants.Variant | None) -> None:
-  """Raises UsageError if an entry is of another variant than was asked for."""
-  if variant is not None and entry.variant != variant.name:
-    raise errors.UsageError(
-        f"{entry.name} is a {entry.variant}; expected a {variant.name}. Use "
-        f"--variant={entry.variant}, or another checkpoint")
 
 
 def _default(variant: variants.Variant, cache: pathlib.Path,
@@ -140,8 +129,6 @@ def _published(entry: catalog.Entry, cache: pathlib.Path,
                wishes: wishes_lib.Wishes,
                say: Callable[[str], None]) -> Resolved:
   """Returns a checkpoint that the catalog knows, fetched if need be."""
-  # What cannot be granted is told before a gigabyte is fetched.
-  wishes.check_published(entry.name)
   _check_licence(entry, wishes)
   path = catalog.fetch(entry, cache, wishes.offline)
   checkpoint = checkpoints.open(path, variants.by_name(entry.variant),
@@ -186,21 +173,9 @@ def _own(checkpoint: checkpoints.Checkpoint, url: str | None,
          path: pathlib.Path, wishes: wishes_lib.Wishes,
          say: Callable[[str], None]) -> Resolved:
   """Returns a checkpoint of which only its file and the user can tell."""
-  manifest = checkpoint.layout.manifest
-  dataset = _own_dataset(checkpoint, wishes, manifest)
-  source = catalog.SOURCES[
-      checkpoint.layout.source if checkpoint.layout.source in catalog.SOURCES
-      else _USUAL_SOURCE[checkpoint.architecture.convention.name]]
-  prep = (preprocessing.from_dict(manifest["preprocessing"]) if manifest
-          else source.preprocessing)
-  licence = ("custom", "Not stated by the exporter; ask before use.")
-  training = (
-      "Not stated by the exporter. The file has the layout of the source "
-      f"{checkpoint.layout.source!r}, and is fed as that source's are.")
-  if manifest:
-    licence = manifest["licence"]["id"], manifest["licence"]["text"]
-    training = (f"Exported again from {manifest['handle']}, of which this was "
-                f"said: {manifest['card']['training']}")
+  known = _as_exported(checkpoint, path)
+  dataset = _own_dataset(checkpoint, wishes, known)
+  licence = known.licence
   if wishes.licence is not None:
     licence = (wishes.licence.lower(),
                f"{wishes.licence}, as stated by the exporter.")
@@ -216,26 +191,70 @@ def _own(checkpoint: checkpoints.Checkpoint, url: str | None,
       location=url or checkpoint.layout.files[0].name,
       files=_file_records(checkpoint), dataset=dataset,
       labels=_own_labels(checkpoint, path, dataset, wishes, say),
-      preprocessing=_fed(prep, wishes), reported=reported,
+      preprocessing=_fed(known.preprocessing, wishes), reported=reported,
       licence_id=licence[0], licence=licence[1],
-      training=training if wishes.training is None else wishes.training,
-      is_demo=bool(manifest and manifest["is_demo"]), is_own=True)
+      training=known.training if wishes.training is None else wishes.training,
+      is_demo=known.is_demo, is_own=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Known:
+  """What an own checkpoint brings along, or what is usual for its like."""
+  preprocessing: preprocessing.Preprocessing
+  licence: tuple[str, str]    # Id and text.
+  training: str
+  dataset: Dataset | None     # None if it is not known.
+  is_demo: bool
+
+
+def _as_exported(checkpoint: checkpoints.Checkpoint,
+                 path: pathlib.Path) -> _Known:
+  """Returns what the manifest of an earlier export says, or the usual.
+
+  Raises:
+    CheckpointError: if the manifest is not one of an export.
+  """
+  found = checkpoint.layout
+  if not found.manifest:
+    source = catalog.SOURCES[
+        found.source if found.source in catalog.SOURCES
+        else _USUAL_SOURCE[checkpoint.architecture.convention.name]]
+    prep = source.preprocessing
+    return _Known(
+        dataclasses.replace(prep, mean=found.mean or prep.mean,
+                            std=found.std or prep.std),
+        ("custom", "Not stated by the exporter; ask before use."),
+        "Not stated by the exporter. The file has the layout of the source "
+        f"{found.source!r}, and is fed as that source's are.", None, False)
+  try:
+    record = found.manifest
+    same_head = checkpoint.num_classes in (
+        0, record["outputs"].get("num_classes"))
+    return _Known(
+        preprocessing.from_dict(record["preprocessing"]),
+        (str(record["licence"]["id"]), str(record["licence"]["text"])),
+        f"Exported again from {record['handle']}, of which this was said: "
+        f"{record['card']['training']}",
+        _of_manifest(record) if same_head else None, record["is_demo"] is True)
+  except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+    raise errors.CheckpointError(
+        f"{path / export_dirs.MANIFEST} is not the manifest of an export "
+        f"({e!r}); expected the one that was written with it. Copy the export "
+        "again, or remove the file and say what it said by flags.") from e
 
 
 def _own_dataset(checkpoint: checkpoints.Checkpoint,
-                 wishes: wishes_lib.Wishes,
-                 manifest: Mapping[str, Any] | None) -> Dataset:
+                 wishes: wishes_lib.Wishes, known: _Known) -> Dataset:
   """Returns what the user, the manifest or the number of classes says."""
   if wishes.dataset is not None:
-    known = {d.name: d for d in (IMAGENET, DIGITS)}.get(wishes.dataset)
-    if known:
-      return dataclasses.replace(known, split=wishes.split or known.split)
+    for public in (IMAGENET, DIGITS):
+      if public.name == wishes.dataset:
+        return dataclasses.replace(public, split=wishes.split or public.split)
     slug = re.sub(r"[^a-z0-9]+", "_", wishes.dataset.lower()).strip("_")
     return Dataset(wishes.dataset, wishes.dataset, wishes.split or "test",
                    None, f"{slug}_")
-  if manifest and checkpoint.num_classes in (
-      0, manifest["outputs"].get("num_classes")):
-    return _of_manifest(manifest)
+  if known.dataset and wishes.labels is None:
+    return known.dataset
   if checkpoint.num_classes in (
       0, len(labels.names(IMAGENET.name))) and wishes.labels is None:
     return IMAGENET

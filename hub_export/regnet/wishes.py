@@ -13,6 +13,11 @@ from collections.abc import Sequence
 
 from hub_export import errors
 
+# Formats of checkpoints; their readers are in checkpoints, which imports
+# TensorFlow.
+FORMATS = ("saved_model", "safetensors", "torch", "keras3", "keras_h5",
+           "tf_checkpoint")
+
 
 @dataclasses.dataclass(frozen=True)
 class Wishes:
@@ -26,7 +31,7 @@ class Wishes:
   interpolation: str | None = None
   antialias: bool | None = None
   # The rest is for checkpoints of the user's own.
-  format_name: str | None = None            # One of checkpoints.FORMATS.
+  format_name: str | None = None            # One of FORMATS.
   convention: str | None = None             # One of variants.CONVENTIONS.
   channel_order: str | None = None          # "RGB" or "BGR".
   mean: tuple[float, ...] | None = None     # R, G, B on the scale of [0, 1].

@@ -30,15 +30,20 @@ def recognises(path: pathlib.Path) -> bool:
   return torch_file.recognises(path) or safetensors_file.recognises(path)
 
 
-def read(path: pathlib.Path) -> layout.Layout:
+def read(path: pathlib.Path, kind: str | None = None) -> layout.Layout:
   """Returns the layout of a file; values are read when they are asked for.
+
+  Args:
+    path: The file.
+    kind: "torch" or "safetensors"; None to find out.
 
   Raises:
     CheckpointError: if it is neither a torch nor a safetensors file, a damaged
       one, or holds no RegNetX or RegNetY of timm, torchvision or pycls.
   """
   notes = ()
-  if safetensors_file.recognises(path):
+  if kind == "safetensors" or (
+      kind is None and safetensors_file.recognises(path)):
     kind, entries = "safetensors", safetensors_file.load(path)
     rest = ()
   else:
@@ -93,7 +98,8 @@ def _layout(path: pathlib.Path, kind: str, source: str, prefix: str,
       duplicates=duplicates, files=(path,),
       spelling=lambda name: torch_names.spelling(source, name, prefix),
       # timm publishes backbones (SEER); the others do not.
-      may_lack_head=source == "timm", notes=notes)
+      may_lack_head=source == "timm", notes=notes,
+      channel_order="BGR" if source == "pycls" else "RGB")
 
 
 def _weights(path: pathlib.Path,
