@@ -77,6 +77,10 @@ def open(name: str, split: str,  # pylint: disable=redefined-builtin
     HubExportError: if it is damaged, incomplete or not one of images and
       labels.
   """
+  if name == labels.OWN:
+    raise errors.UnavailableError(
+        "the export names no data set that it could be measured on; name one "
+        "with --dataset and --split")
   # Its splits are known even where it is not prepared.
   if name == "imagenet2012" and split not in _IMAGENET_SPLITS:
     raise errors.UsageError(
