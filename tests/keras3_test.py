@@ -346,6 +346,20 @@ class TestArchives:
 
 class TestWeightsFiles:
 
+  def test_string_without_a_size(self, weights):
+    """libhdf5 1.14 would look for the next string for ever."""
+    with h5py.File(weights, "r+") as f:
+      f["layers/conv2d/vars"].attrs["name"] = "stem"
+    content = bytearray(weights.read_bytes())
+    heap = content.rindex(b"GCOL")
+    # One string, in 16 + 8 bytes after 16 of the heap's own; then free space.
+    assert struct.unpack_from("<HHIQ", content, heap + 16)[0] == 1
+    index, _, _, size = struct.unpack_from("<HHIQ", content, heap + 40)
+    assert (index, size) == (0, 4096 - 40)
+    struct.pack_into("<Q", content, heap + 48, 0)
+    weights.write_bytes(content)
+    assert f"the strings at byte {heap} are damaged" in refusal(weights)
+
   def test_missing_layer_of_the_order(self, weights):
     with h5py.File(weights, "r+") as f:
       del f["layers/conv2d_4"]
