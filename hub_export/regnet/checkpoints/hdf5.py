@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 _HEAP = b"GCOL\x01\0\0\0"  # Of strings of any length, such as attributes.
-_CHUNK = 16 << 20
+_CHUNK = 1 << 20
 # h5py raises any of these on damaged files.
 DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError)
 
