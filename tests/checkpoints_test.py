@@ -320,7 +320,8 @@ class TestStrict:
                           input_shape=(32, 32, 3), classes=5)
     model.save_weights(tmp_path / "x.h5")
     message = refusal(tmp_path / "x.h5")
-    assert "missing: *_Stage_0_YBlock_0_conv_1x1_1/kernel:0" in message
+    assert ("missing: *_Stage_0_XBlock_0_squeeze_and_excite_squeeze/kernel:0"
+            in message)
 
 
 class TestDamaged:

@@ -5,13 +5,56 @@ published, as weights: by soft and external links, external storage and virtual
 datasets. All of these are refused, here for every reader of HDF5.
 """
 
+import io
+import struct
 from collections.abc import Callable
+from typing import BinaryIO
 
 import h5py
 import numpy as np
 
+_HEAP = b"GCOL\x01\0\0\0"  # Of strings of any length, such as attributes.
+_CHUNK = 1 << 20
 # h5py raises any of these on damaged files.
 DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError)
+
+
+def check_heaps(file: BinaryIO) -> None:
+  """Raises ValueError if reading a string would never end.
+
+  libhdf5 1.14 walks from object to object through a heap of strings, and stays
+  where it is when one that is damaged claims to have no size. All of the file
+  is read once.
+  """
+  place, tail = 0, b""
+  while True:
+    file.seek(place)
+    chunk = file.read(_CHUNK)
+    if not chunk:
+      return
+    text, start = tail + chunk, place - len(tail)
+    hit = text.find(_HEAP)
+    while hit >= 0:
+      _check_heap(file, start + hit)
+      hit = text.find(_HEAP, hit + 1)
+    tail = text[-(len(_HEAP) - 1):]
+    place += len(chunk)
+
+
+def _check_heap(file: BinaryIO, start: int) -> None:
+  """Raises ValueError if the objects of one heap do not lead to its end."""
+  end = file.seek(0, io.SEEK_END)
+  file.seek(start + len(_HEAP))
+  size, = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+  end = min(end, start + size)
+  place = start + len(_HEAP) + 8
+  while place + 16 <= end:
+    file.seek(place)
+    index, size = struct.unpack("<H6xQ", file.read(16))
+    step = size if index == 0 else 16 + -(-size // 8) * 8
+    if step == 0 or place + step > end:
+      raise ValueError(f"the strings at byte {start} are damaged")
+    place += step
 
 
 def member(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:

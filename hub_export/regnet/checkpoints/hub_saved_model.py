@@ -41,7 +41,8 @@ _VALUE = "VARIABLE_VALUE"
 _BATCH_NORM = r"bn/(?:gamma|beta|moving_mean|moving_variance)"
 _NAME = re.compile(
     rf"stem/(?:conv|{_BATCH_NORM})|"
-    rf"stage\d{{1,2}}/block\d{{1,3}}/(?:(?:a|b|c|shortcut)/(?:conv|{_BATCH_NORM})|"
+    r"stage\d{1,2}/block\d{1,3}/(?:"
+    rf"(?:a|b|c|shortcut)/(?:conv|{_BATCH_NORM})|"
     r"se/(?:squeeze|excite)/(?:kernel|bias))|head/(?:kernel|bias)")
 _LAST_CONV = re.compile(r"stage(\d{1,2})/block1/c/conv")
 # Parts of keys below which only the training's variables are.
@@ -66,6 +67,8 @@ def recognises(path: pathlib.Path) -> bool:
       return any(layer.kind == _LAYER for layer in found)
     if not _is_hdf5(path):
       return False
+    with path.open("rb") as raw:
+      hdf5.check_heaps(raw)
     with h5py.File(path, "r") as f:
       return any(_NAME.fullmatch(name) for name, _ in _listed(f))
   except Exception:  # pylint: disable=broad-except
@@ -213,6 +216,8 @@ def _of_hdf5(path: pathlib.Path) -> Named:
   """Returns (path, tensor) for all weights that a .h5 file lists."""
   opener = functools.partial(h5py.File, path, "r")
   try:
+    with path.open("rb") as raw:
+      hdf5.check_heaps(raw)
     with opener() as f:
       return [(dataset.name, layout.StoredTensor(
           name, dataset.shape, dataset.dtype,

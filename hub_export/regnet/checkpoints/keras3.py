@@ -3,11 +3,11 @@
 A `.keras` file is a zip of metadata.json, config.json and model.weights.h5; the
 latter is an HDF5 file with a group per layer, "layers/conv2d_3/vars/0". Groups
 are counted by class, in the order of model.layers, whatever the layers' names.
-So that a layer's name has to be found elsewhere: Keras 3 adds it as an attribute
-of the group `vars`; config.json of a `.keras` file lists the layers in the very
-order in which they were counted; and of a `.weights.h5` of tf_keras only the
-order is left, which is that of tf_keras.applications.regnet. There, depths
-follow from where the shortcuts are.
+A layer's name has to be found elsewhere, therefore: Keras 3 adds it to the
+group `vars` as an attribute; config.json of a `.keras` file lists the layers in
+the very order in which they were counted; and of a `.weights.h5` of tf_keras
+only the order is left, which is that of tf_keras.applications.regnet. There,
+depths follow from where the shortcuts are.
 
 config.json is parsed as JSON and never made into Keras objects.
 """
@@ -145,10 +145,13 @@ def opened(path: pathlib.Path, verify: bool = True) -> File:
     with path.open("rb") as f:
       is_archive = f.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
     if not is_archive:
+      with path.open("rb") as f:
+        hdf5.check_heaps(f)
       return File(path, {}, functools.partial(h5py.File, path, "r"))
     with zipfile.ZipFile(path) as archive:
       config = _config(archive)
       weights = _weights(path, archive, verify)
+    hdf5.check_heaps(weights)
     return File(path, config, functools.partial(h5py.File, weights, "r"))
   except _DAMAGE as e:
     raise _damaged(path, e) from e

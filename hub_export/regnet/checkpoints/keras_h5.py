@@ -56,6 +56,8 @@ def read(path: pathlib.Path) -> layout.Layout:
     CheckpointError: if it is no HDF5 file of tf_keras, or a damaged one.
   """
   try:
+    with path.open("rb") as raw:
+      hdf5.check_heaps(raw)
     with h5py.File(path, "r") as f:
       group = f
       if f.get("model_weights", getlink=True) is not None:
