@@ -30,7 +30,8 @@ _MANIFEST_KEYS = {
     "reported_accuracy": (dict, type(None)), "licence": dict, "card": dict,
     "software": dict}
 _MANIFEST_PARTS = {
-    "checkpoint": ("source", "format", "location", "files"),
+    "checkpoint": ("source", "format", "location", "files", "convention",
+                   "channel_order"),
     "weights": ("sha256", "backbone_sha256"),
     "parameters": ("trainable", "total"),
     "multiply_adds": ("count", "image_size_px"),

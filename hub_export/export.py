@@ -1,12 +1,15 @@
-r"""Turns a trained checkpoint into checked TensorFlow Hub modules.
+r"""Turns trained checkpoints into checked TensorFlow Hub modules.
 
   bazel run //hub_export:export -- --variant=600mf
-  bazel run //hub_export:export -- --variant=600mf --checkpoint=my_600mf.h5
+  bazel run //hub_export:export -- --checkpoint=my_600mf.pth
+  bazel run //hub_export:export -- --checkpoint=timm:regnety_006.pycls_in1k
+  bazel run //hub_export:export -- --checkpoint='timm:*pycls*' --jobs=2
 
 Writes a classifier and a feature extractor as SavedModels, each a new version
 under <output_dir>/<publisher>/<name>/, runs the quick checks on them and writes
 their cards. Without --checkpoint it takes the ImageNet weights of
-tf.keras.applications or, where they cannot be had, trains a small demo.
+tf.keras.applications or, where they cannot be had, trains a small demo. The
+program //hub_export:catalog lists all published checkpoints.
 
 Exit status: 0 done, 1 something about the input or the machine (one message
 says what), 2 wrong usage.
@@ -14,9 +17,8 @@ says what), 2 wrong usage.
 
 import collections
 import contextlib
-import dataclasses
+import gc
 import json
-import math
 import os
 import pathlib
 import shlex
@@ -26,21 +28,31 @@ import tempfile
 from collections.abc import Sequence
 
 from absl import flags
+import tqdm
 
+from hub_export import batch
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import program
+from hub_export.regnet import catalog
+from hub_export.regnet import requested
+from hub_export.regnet import variants
+from hub_export.regnet import wishes as wishes_lib
 
 _VARIANT = flags.DEFINE_string(
     "variant", None,
-    "Architecture: 200mf, 400mf, 600mf or 800mf, or another published spelling "
-    "such as regnety_600mf or RegNetY006.", required=True)
+    "Architecture: 200mf to 256gf, a RegNetY unless it says otherwise, in any "
+    "published spelling (regnetx_1.6gf, RegNetY006, regnet_y_8gf); or several: "
+    "a list with commas, a pattern such as 'regnety_*', or all. May be left "
+    "out where --checkpoint says it.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None,
-    "What to export: a path (a .h5 file of tf_keras.applications, or the "
-    "prefix of a TensorFlow checkpoint of the regnety project), a name of the "
-    "catalog (keras:regnety006, regnety:600mf), or demo. By default the "
-    "variant's ImageNet weights or, if they cannot be had, the demo.")
+    "What to export: a path or URL (a file of timm, torchvision, pycls, "
+    "tf_keras or Keras 3, a TensorFlow checkpoint of the regnety project, or a "
+    "module of this program, fine-tuned or not), a name of the catalog "
+    "(timm:regnety_006.pycls_in1k) or a pattern over its names "
+    "('timm:*pycls*'), or demo. By default the variant's ImageNet weights or, "
+    "if they cannot be had, the demo.")
 _PUBLISHER = flags.DEFINE_string(
     "publisher", "local",
     "First part of the handle: lower-case letters, digits and hyphens.")
@@ -51,6 +63,50 @@ _FORM = flags.DEFINE_enum(
     "main is the fast one; to be trained on a CPU it needs a TensorFlow with "
     "oneDNN, as on x86 Linux by default. portable can be trained on every CPU, "
     "at some 15 % more time per step.")
+_ACCEPT_LICENSE = flags.DEFINE_list(
+    "accept_license", [],
+    "Restricted licences that you have read and accept: cc-by-nc-4.0 (SWAG), "
+    "seer.")
+_CHECKPOINT_FORMAT = flags.DEFINE_enum(
+    "checkpoint_format", None, wishes_lib.FORMATS,
+    "Reads --checkpoint as this, whatever its content looks like.")
+_CONVENTION = flags.DEFINE_enum(
+    "convention", None, [c.name for c in variants.CONVENTIONS],
+    "How the network pads, for the few files that do not tell: torch (timm, "
+    "torchvision, pycls), keras or regnety.")
+_CHANNEL_ORDER = flags.DEFINE_enum(
+    "channel_order", None, ["RGB", "BGR"],
+    "What an own checkpoint was trained on; by default BGR for pycls' files. "
+    "The module takes RGB in any case.")
+_MEAN = flags.DEFINE_list(
+    "mean", None,
+    "What an own checkpoint's images are normalised by: three numbers for R, "
+    "G and B on the scale of 0 to 1; by default as usual where the file's "
+    "format comes from.")
+_STD = flags.DEFINE_list("std", None, "The standard deviations, likewise.")
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None,
+    "Side of the centre crop in pixels, for evaluation and encoded images; by "
+    "default that of the published accuracy.", 32)
+_RESIZE = flags.DEFINE_integer(
+    "resize", None, "Size in pixels that images are scaled to before the crop.",
+    32)
+_RESIZE_MODE = flags.DEFINE_enum(
+    "resize_mode", None, ["shorter", "squash"],
+    "shorter: the short side becomes that size; squash: both sides do.")
+_INTERPOLATION = flags.DEFINE_enum(
+    "interpolation", None, ["bilinear", "bicubic"], "How images are scaled.")
+_ANTIALIAS = flags.DEFINE_bool(
+    "antialias", None, "Whether scaling down averages, as PIL does.")
+_LABELS = flags.DEFINE_string(
+    "labels", None,
+    "File with an own checkpoint's class names, one a line, in the order of "
+    "the outputs.")
+_DATASET = flags.DEFINE_string(
+    "dataset", None,
+    "What an own checkpoint is to be evaluated on, as TensorFlow Datasets "
+    "calls it; by default imagenet2012 for 1000 classes.")
+_SPLIT = flags.DEFINE_string("split", None, "The split of --dataset.")
 _REPORTED_TOP1 = flags.DEFINE_float(
     "reported_top1", None,
     "Top-1 accuracy that is reported for an own checkpoint, in percent; the "
@@ -67,26 +123,53 @@ _LICENCE = flags.DEFINE_string(
 _TRAINING = flags.DEFINE_string(
     "training", None,
     "How an own checkpoint was trained, a sentence or two for the card.")
+_JOBS = flags.DEFINE_integer(
+    "jobs", 1, "How many checkpoints to export at once, where there are many.",
+    1)
 _OFFLINE = flags.DEFINE_bool("offline", False, "Use no network at all.")
 _FORCE = flags.DEFINE_bool(
     "force", False,
-    "Make a new version even if the newest one has this very content.")
+    "Make a new version even if there is one with this very content.")
 
-_TOLERANCE = 0.1  # Points; what identical preprocessing leaves open.
+# Of weights: from here on a module is checked only when the network that it was
+# written from is out of memory.
+_LARGE_BYTES = 400e6
+_MADE_PREFIX = "  SavedModel"
 
 
 def main(_: Sequence[str]) -> int:
-  # Cheap checks first; the imports below take TensorFlow's seconds.
-  from hub_export.regnet import variants  # pylint: disable=g-import-not-at-top
-  variant = variants.by_name(_VARIANT.value)
+  # Cheap checks first; the imports further down take TensorFlow's seconds.
   export_dirs.check_publisher(_PUBLISHER.value)
-  _check_own_flags()
+  wishes = _wishes()
+  plan = requested.items(_VARIANT.value, _CHECKPOINT.value)
+  for item in plan:
+    requested.check(item, wishes)
+  if len(plan) > 1:
+    return _export_all(plan)
   # It imports TensorFlow at the same time as this process does.
   with _QuickChecks() as checks:
-    return _export(variant, checks)
+    return _export(plan[0], wishes, checks)
 
 
-def _export(variant, checks: "_QuickChecks") -> int:
+def _wishes() -> wishes_lib.Wishes:
+  """Returns what the flags say of the checkpoint."""
+  return wishes_lib.Wishes(
+      offline=_OFFLINE.value, accepted_licences=tuple(_ACCEPT_LICENSE.value),
+      image_size=_IMAGE_SIZE.value, resize=_RESIZE.value,
+      resize_mode=_RESIZE_MODE.value, interpolation=_INTERPOLATION.value,
+      antialias=_ANTIALIAS.value, format_name=_CHECKPOINT_FORMAT.value,
+      convention=_CONVENTION.value, channel_order=_CHANNEL_ORDER.value,
+      mean=wishes_lib.three_numbers("mean", _MEAN.value),
+      std=wishes_lib.three_numbers("std", _STD.value),
+      labels=program.user_path(_LABELS.value) if _LABELS.value else None,
+      dataset=_DATASET.value, split=_SPLIT.value, licence=_LICENCE.value,
+      training=_TRAINING.value, reported_top1=_REPORTED_TOP1.value,
+      reported_top5=_REPORTED_TOP5.value,
+      reported_source=_REPORTED_SOURCE.value)
+
+
+def _export(item: requested.Item, wishes: wishes_lib.Wishes,
+            checks: "_QuickChecks") -> int:
   """Exports, has checked and tells; returns the exit status."""
   # pylint: disable=g-import-not-at-top
   with program.quiet_start():
@@ -94,13 +177,17 @@ def _export(variant, checks: "_QuickChecks") -> int:
     from hub_export.regnet import family
     from hub_export.regnet import resolve
 
-  _say(f"[1/3] Reading the checkpoint for {variant.name}")
-  resolved = resolve.resolve(
-      _CHECKPOINT.value, variant, program.cache_dir(), _OFFLINE.value,
-      program.user_path, _say)
-  resolved = _with_own_facts(resolved)
+  _say("[1/3] Reading the checkpoint"
+       + (f" for {item.variant.name}" if item.variant else ""))
+  resolved = resolve.resolve(item.checkpoint, item.variant, program.cache_dir(),
+                             wishes, program.user_path, _say)
+  arch = resolved.checkpoint.architecture
+  if item.variant is None:
+    _say(f"  It is a {arch.name}.")
   if not resolved.checkpoint.num_classes:
     _say("The checkpoint has no head: the feature extractor is exported alone.")
+  total = variants.parameter_counts(arch, resolved.checkpoint.num_classes)[1]
+  is_large = 4 * total > _LARGE_BYTES
 
   output_dir = program.user_path(_OUTPUT_DIR.value)
   _say(f"[2/3] Writing SavedModels to {program.shown_path(output_dir)}")
@@ -110,14 +197,62 @@ def _export(variant, checks: "_QuickChecks") -> int:
                                _FORCE.value)
     _say(f"  {program.shown_path(result.export_dir)}" + (
         "" if result.is_new else
-        "  (unchanged: the newest version has this very content)"))
+        "  (unchanged: this version has this very content)"))
     written.append(result)
     # The first module is checked while the second is being built.
-    checks.start(result.export_dir)
+    if not is_large:
+      checks.start(result.export_dir)
   _say("[3/3] Quick checks, reports and cards")
+  if is_large:
+    # The network is in memory once, not once here and once there.
+    is_demo, resolved, module = resolved.is_demo, None, None
+    gc.collect()
+    for result in written:
+      checks.start(result.export_dir)
+  else:
+    is_demo = resolved.is_demo
   passed = [checks.has_passed() for _ in written]
-  _summarise(written, resolved.is_demo, all(passed))
+  _summarise(written, is_demo, all(passed))
   return 0 if all(passed) else 1
+
+
+def _export_all(plan: Sequence[requested.Item]) -> int:
+  """Exports each in a process of its own; returns the exit status."""
+  kept = [f.serialize() for f in flags.FLAGS.get_key_flags_for_module(
+      sys.argv[0]) if f.present and f.name not in (
+          _VARIANT.name, _CHECKPOINT.name, _JOBS.name)]
+  jobs = []
+  for item in plan:
+    own = [f"--{_VARIANT.name}={item.variant.name}"]
+    if item.checkpoint is not None:
+      own.append(f"--{_CHECKPOINT.name}={item.checkpoint}")
+    # Checkpoints of one variant are versions of one module, in this order.
+    jobs.append(batch.Job(item.title, item.variant.name, (*own, *kept)))
+  _say(f"{len(jobs)} checkpoints, {min(_JOBS.value, len(jobs))} at once")
+
+  def tell(outcome: batch.Outcome) -> None:
+    # Above the progress bar.
+    tqdm.tqdm.write(f"  {outcome.job.name}: " + (
+        f"FAILED\n{outcome.message}" if outcome.status
+        else f"done in {outcome.seconds:.0f} s"))
+
+  outcomes = batch.run("hub_export.export", jobs, _JOBS.value, tell)
+  rows = [("Checkpoint", "Result", "Seconds", "Exports")]
+  for outcome in outcomes:
+    made = [line.split(None, 1)[1].rstrip("/")
+            for line in outcome.output.splitlines()
+            if line.startswith(_MADE_PREFIX)]
+    first = outcome.message.splitlines()[0] if outcome.message else ""
+    rows.append((outcome.job.name, "FAILED" if outcome.status else "passed",
+                 f"{outcome.seconds:.0f}", ", ".join(made) or first[:100]))
+  _say(f"\n{batch.table(rows)}")
+  failed = sum(bool(outcome.status) for outcome in outcomes)
+  _say(f"\n{len(outcomes) - failed} exported, {failed} failed"
+       + ("; the messages stand above" if failed else ""))
+  if failed < len(outcomes):
+    _say("Next, all checks of each, without which nothing is published:\n"
+         f"  {program.command('//checks:check')} --export_dir=...")
+  return 1 if failed else 0
 
 
 class _QuickChecks:
@@ -161,54 +296,6 @@ class _QuickChecks:
     return answer["passed"]
 
 
-def _check_own_flags() -> None:
-  """Raises UsageError where facts of an own checkpoint cannot be meant."""
-  figures = [f for f in (_REPORTED_TOP1.value, _REPORTED_TOP5.value)
-             if f is not None]
-  if not all(math.isfinite(figure) for figure in figures):
-    raise errors.UsageError("a reported accuracy is a number from 0 to 100")
-  if _REPORTED_TOP1.value is None and (figures or _REPORTED_SOURCE.value):
-    raise errors.UsageError(
-        "--reported_top5 and --reported_source need --reported_top1 as well")
-  given = [f.name for f in (_REPORTED_TOP1, _LICENCE, _TRAINING)
-           if f.value is not None]
-  request = _CHECKPOINT.value or "demo"
-  if given and (request == "demo" or request.startswith(("keras:",
-                                                         "regnety:"))):
-    raise errors.UsageError(
-        f"--{given[0]} is for checkpoints of your own; of published ones and "
-        "of the demo it is known. Name your file with --checkpoint, or leave "
-        "the flag out")
-
-
-def _with_own_facts(resolved):
-  """Returns the checkpoint with what the user says of it.
-
-  Raises:
-    UsageError: if the file turns out to be a published one, of which these
-      facts are known.
-  """
-  if resolved.is_own:
-    from hub_export.regnet import catalog  # pylint: disable=g-import-not-at-top
-    facts = {}
-    if _REPORTED_TOP1.value is not None:
-      facts["reported"] = catalog.Accuracy(
-          _REPORTED_TOP1.value, _REPORTED_TOP5.value,
-          _REPORTED_SOURCE.value or "the exporter", _TOLERANCE,
-          "the same weights, data and preprocessing are assumed")
-    if _LICENCE.value is not None:
-      facts |= {"licence_id": _LICENCE.value.lower(),
-                "licence": f"{_LICENCE.value}, as stated by the exporter."}
-    if _TRAINING.value is not None:
-      facts["training"] = _TRAINING.value
-    return dataclasses.replace(resolved, **facts)
-  if (_REPORTED_TOP1.value, _LICENCE.value, _TRAINING.value) != (None,) * 3:
-    raise errors.UsageError(
-        f"{_CHECKPOINT.value} is the published {resolved.location}, whose "
-        "accuracy, licence and training are known; leave the flags out")
-  return resolved
-
-
 def _summarise(written, is_demo: bool, passed: bool) -> None:
   """Says what was made and what to type next."""
   if not passed:
@@ -217,7 +304,7 @@ def _summarise(written, is_demo: bool, passed: bool) -> None:
     return
   _say("\nMade:" if any(w.is_new for w in written) else "\nAlready there:")
   for w in written:
-    _say(f"  SavedModel  {program.shown_path(w.export_dir)}/\n"
+    _say(f"{_MADE_PREFIX}  {program.shown_path(w.export_dir)}/\n"
          f"  card        {program.shown_path(export_dirs.card_path(w.export_dir))}")
   if is_demo:
     _say("They are a demo on digits, not ImageNet models.")

@@ -40,7 +40,7 @@ _GRAPH_BYTES = 8 << 20  # Rough size of what is written beside the variables.
 class Written:
   """What `write` did."""
   export_dir: pathlib.Path
-  is_new: bool         # False: the newest version had this very content.
+  is_new: bool         # False: the version had this very content already.
 
 
 def write(module: hub_module.HubModule, output_dir: pathlib.Path,
@@ -51,7 +51,7 @@ def write(module: hub_module.HubModule, output_dir: pathlib.Path,
     module: What to write.
     output_dir: The directory of all exports; made if it is not there.
     publisher: First part of the handle.
-    force: Whether to make a new version of what is the newest one already.
+    force: Whether to make a new version of what is one already.
 
   Returns:
     The version's directory, and whether it is new.
@@ -129,12 +129,13 @@ def _commit(manifest: Mapping[str, Any], temporary: pathlib.Path,
             model_dir: pathlib.Path, publisher: str, force: bool) -> Written:
   """Gives the content in `temporary` its version, or finds that it has one."""
   with export_dirs.lock(model_dir):
-    found = export_dirs.versions(model_dir)
-    if found and not force:
-      newest = export_dirs.Handle(publisher, model_dir.name, found[-1])
-      newest_dir = model_dir / str(newest.version)
-      if _same(_manifest_bytes(manifest, newest), temporary, newest_dir):
-        return Written(newest_dir, is_new=False)
+    # Any version, not the newest alone: several checkpoints of one variant are
+    # versions of one module, and to export them all again changes nothing.
+    for found in reversed(export_dirs.versions(model_dir)) if not force else ():
+      handle = export_dirs.Handle(publisher, model_dir.name, found)
+      if _same(_manifest_bytes(manifest, handle), temporary,
+               model_dir / str(found)):
+        return Written(model_dir / str(found), is_new=False)
     version = _next_version(model_dir)
     handle = export_dirs.Handle(publisher, model_dir.name, version)
     _write(temporary / export_dirs.MANIFEST, _manifest_bytes(manifest, handle))

@@ -1,7 +1,7 @@
-"""The class names of the data sets that published models were trained on.
+"""The class names of the data sets that models were trained on.
 
-They lie beside this module, one file per data set; index i of the outputs is
-line i of the file (header comments left out).
+Those of published models lie beside this module, one file per data set; index i
+of the outputs is line i of the file (header comments left out).
 """
 
 import functools
@@ -11,6 +11,9 @@ from hub_export import errors
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven",
           "eight", "nine")
+
+OWN = "own"  # Stands in manifests for a data set that has no public name.
+_MAX_BYTES = 16 << 20
 
 # Data sets with a file of synsets and names beside this module.
 _IMAGENET_LIKE = ("imagenet2012", "imagenet12k")
@@ -30,6 +33,46 @@ def names(dataset: str) -> tuple[str, ...]:
   if dataset == "optical_digits":
     return DIGITS
   return tuple(name for _, name in _rows(dataset))
+
+
+def from_file(path: pathlib.Path, count: int | None = None) -> tuple[str, ...]:
+  """Returns the class names in a file of the user's, one a line.
+
+  Args:
+    path: A text file in UTF-8.
+    count: How many there must be; None for any number.
+
+  Raises:
+    UsageError: if it cannot be read, or has a line that is empty or twice in
+      it, or not as many lines as there are classes.
+  """
+  try:
+    if path.stat().st_size > _MAX_BYTES:
+      raise ValueError(f"it has more than {_MAX_BYTES >> 20} MiB")
+    lines = path.read_text("utf-8-sig").split("\n")
+  except (OSError, ValueError) as e:
+    reason = e.strerror if isinstance(e, OSError) else e
+    raise errors.UsageError(
+        f"the class names in {path} cannot be read ({reason}); expected a text "
+        "file in UTF-8 with a name on each line") from e
+  if lines[-1] == "":
+    lines.pop()
+  found = tuple(line.strip() for line in lines)
+  problems = [f"line {i} is empty" for i, n in enumerate(found, 1) if not n]
+  first = {}
+  for i, name in enumerate(found, 1):
+    if name and first.setdefault(name, i) != i:
+      problems.append(f"line {i} is {name!r}, as line {first[name]}")
+    elif not name.isprintable():
+      problems.append(f"line {i} has a control character: {name!r}")
+  if count is not None and len(found) != count:
+    problems.append(f"there are {len(found)} lines")
+  if problems:
+    raise errors.UsageError(
+        f"{path} does not name the classes: {'; '.join(problems[:5])}. "
+        f"Expected {count or 'some'} names that differ, one a line, in the "
+        "order of the network's outputs")
+  return found
 
 
 def synsets(dataset: str) -> tuple[str, ...]:

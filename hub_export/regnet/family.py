@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from hub_export import hub_module
-from hub_export import labels
 from hub_export.regnet import modules
 from hub_export.regnet import network
 from hub_export.regnet import resolve
@@ -50,7 +49,7 @@ def _hub_module(resolved: resolve.Resolved, net: network.Network, kind: str,
                 form: str) -> hub_module.HubModule:
   arch = resolved.checkpoint.architecture
   is_classifier = kind == "classifier"
-  names = labels.names(resolved.dataset.name) if is_classifier else ()
+  names = resolved.labels if is_classifier else ()
   if is_classifier:
     root = modules.Classifier(net, names, resolved.preprocessing)
   else:
@@ -97,7 +96,9 @@ def _manifest(resolved: resolve.Resolved, kind: str,
       "is_demo": resolved.is_demo,
       "checkpoint": {
           "source": resolved.source, "format": checkpoint.layout.format,
-          "location": resolved.location, "files": list(resolved.files)},
+          "location": resolved.location, "files": list(resolved.files),
+          "convention": arch.convention.name,
+          "channel_order": checkpoint.channel_order},
       "weights": {
           **checkpoint.digests,
           **({} if is_classifier
@@ -137,13 +138,14 @@ def _rounded(percent: float | None) -> float | None:
 def _card(resolved: resolve.Resolved, kind: str) -> dict[str, Any]:
   """Returns the family's text for a card; it has no number of its own."""
   arch = resolved.checkpoint.architecture
-  size = arch.name.removeprefix("regnety_").upper()
+  name = variants.title(arch.name)
   task = ("Image classification" if kind == "classifier" else
           "Image feature extraction")
-  title = f"RegNetY-{size}, {task.lower()}"
+  title = f"{name}, {task.lower()}"
+  is_y = name.startswith("RegNetY")
   description = (
-      f"{task} with RegNetY-{size}, a convolutional network of the RegNet "
-      "design space with squeeze-and-excitation, "
+      f"{task} with {name}, a convolutional network of the RegNet design space "
+      f"with{'' if is_y else 'out'} squeeze-and-excitation, "
       f"{'for' if resolved.is_own else 'trained on'} {resolved.dataset.title}.")
   limits = ("It has an answer to every image, also where none of its classes "
             "is to be seen.")
@@ -156,7 +158,7 @@ def _card(resolved: resolve.Resolved, kind: str) -> dict[str, Any]:
               "nothing else. " + limits)
     use = "Trying out the pipeline from checkpoint to published model."
   return {
-      "title": title, "description": description, "architecture": "regnety",
+      "title": title, "description": description, "architecture": "regnety" if is_y else "regnetx",
       "training": resolved.training, "intended_use": use, "limits": limits,
       "references": [
           "Radosavovic, Kosaraju, Girshick, He, Dollár: Designing Network "

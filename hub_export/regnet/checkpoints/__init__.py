@@ -7,24 +7,55 @@ one error. No pickle is ever executed.
 """
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export.regnet import variants
+from hub_export.regnet.checkpoints import hub_saved_model
+from hub_export.regnet.checkpoints import keras3
 from hub_export.regnet.checkpoints import keras_h5
 from hub_export.regnet.checkpoints import layout
+from hub_export.regnet.checkpoints import safetensors_file
 from hub_export.regnet.checkpoints import tf_checkpoint
+from hub_export.regnet.checkpoints import torch_checkpoint
+from hub_export.regnet.checkpoints import torch_file
 
 # The shape of the head is all that a file decides by itself, and no file may
 # ask for all of the memory. ImageNet-21k has 21,843 classes.
 _MAX_CLASSES = 100_000
-# By their formats, in the order in which they are asked.
-_READERS = {"keras_h5": keras_h5, "tf_checkpoint": tf_checkpoint}
-FORMATS = tuple(_READERS)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+  """How files of one format are told from others, and read."""
+  description: str
+  recognises: Callable[[pathlib.Path], bool]
+  read: Callable[[pathlib.Path], layout.Layout]
+
+
+# By their formats, in the order in which they are asked: this project's own
+# modules lie in files that the readers after it would take for theirs.
+_READERS = {
+    "saved_model": _Reader(hub_saved_model.DESCRIPTION,
+                           hub_saved_model.recognises, hub_saved_model.read),
+    "safetensors": _Reader(
+        "a .safetensors file of timm", safetensors_file.recognises,
+        functools.partial(torch_checkpoint.read, kind="safetensors")),
+    "torch": _Reader(
+        "a .pth, .pyth or .bin file of timm, torchvision or pycls",
+        torch_file.recognises,
+        functools.partial(torch_checkpoint.read, kind="torch")),
+    "keras3": _Reader(keras3.DESCRIPTION, keras3.recognises, keras3.read),
+    "keras_h5": _Reader(keras_h5.DESCRIPTION, keras_h5.recognises,
+                        keras_h5.read),
+    "tf_checkpoint": _Reader(tf_checkpoint.DESCRIPTION,
+                             tf_checkpoint.recognises, tf_checkpoint.read),
+}
 # How the program that wrote a file builds the network.
 _CONVENTIONS = {"keras": "keras", "regnety": "regnety", "timm": "torch",
                 "torchvision": "torch", "pycls": "torch"}
@@ -79,10 +110,10 @@ def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
   """Returns the checkpoint at `path`, read through and checked.
 
   Args:
-    path: A file or directory in one of `FORMATS`; a TensorFlow checkpoint by
+    path: A file or directory in one of `wishes.FORMATS`; a TensorFlow checkpoint by
       its prefix, one of its files, or the directory.
     variant: What it is to be; None for what its tensors say.
-    format_name: One of `FORMATS`; None to find out by the content.
+    format_name: One of `wishes.FORMATS`; None to find out by the content.
     convention: How the network is built, for the files that do not tell.
     channel_order: "RGB" or "BGR", what the network was trained on; None for
       what is the custom of the program that wrote the file.
@@ -172,7 +203,7 @@ def _detect(path: pathlib.Path, format_name: str | None) -> layout.Layout:
   for reader in _READERS.values():
     if reader.recognises(path):
       return reader.read(path)
-  expected = ", ".join(r.DESCRIPTION for r in _READERS.values())
+  expected = "; ".join(r.description for r in _READERS.values())
   if not path.exists():
     raise errors.CheckpointError(
         f"{path} is not there; expected {expected}. Check the spelling.")

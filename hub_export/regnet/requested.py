@@ -1,0 +1,94 @@
+"""What flags ask to be exported, before anything is read or fetched.
+
+Nothing here imports TensorFlow, so that wrong usage is told at once.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from hub_export import errors
+from hub_export.regnet import catalog
+from hub_export.regnet import variants
+from hub_export.regnet import wishes as wishes_lib
+
+DEMO = "demo"
+_SOURCES = tuple(f"{name}:" for name in catalog.SOURCES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """One checkpoint to be exported."""
+  variant: variants.Variant | None  # None for what the file turns out to be.
+  checkpoint: str | None            # None for the catalog's default.
+
+  @property
+  def title(self) -> str:
+    """What the user knows it by."""
+    if self.checkpoint in (None, DEMO):
+      return self.variant.name + (" demo" if self.checkpoint else "")
+    return self.checkpoint
+
+
+def items(variant: str | None, checkpoint: str | None) -> list[Item]:
+  """Returns what is to be exported, in the order of registry and catalog.
+
+  Args:
+    variant: A name, alias, list or pattern of variants; None for all that
+      `checkpoint` may be.
+    checkpoint: A path, URL, name or pattern of the catalog, or "demo"; None
+      for the catalog's default.
+
+  Raises:
+    UsageError: if there is no such variant or checkpoint, or it is another
+      variant, or too little is said.
+  """
+  wanted = variants.matching(variant) if variant is not None else None
+  if checkpoint is None or checkpoint == DEMO:
+    if wanted is None:
+      raise errors.UsageError(
+          "nothing says what to export; expected --variant, such as "
+          "--variant=600mf, or --checkpoint with a file or a name of the "
+          "catalog")
+    return [Item(v, checkpoint) for v in wanted]
+  if checkpoint.startswith(_SOURCES):
+    if any(c in checkpoint for c in "*?["):
+      entries = [e for e in catalog.matching(checkpoint)
+                 if wanted is None or e.variant in {v.name for v in wanted}]
+      if not entries:
+        raise errors.UsageError(
+            f"the catalog has no checkpoint like {checkpoint!r}"
+            + ("" if wanted is None else " of these variants")
+            + ". The program //hub_export:catalog lists all")
+    else:
+      entries = [catalog.by_name(checkpoint)]
+      check_variant(entries[0], wanted)
+    return [Item(variants.by_name(e.variant), e.name) for e in entries]
+  if wanted is not None and len(wanted) > 1:
+    raise errors.UsageError(
+        f"{checkpoint} can be one variant only, not {len(wanted)}; expected "
+        "--variant with one name, or without the flag what the file says")
+  return [Item(wanted[0] if wanted else None, checkpoint)]
+
+
+def check_variant(entry: catalog.Entry,
+                  wanted: Sequence[variants.Variant] | None) -> None:
+  """Raises UsageError if an entry is of none of the variants asked for."""
+  if wanted is not None and entry.variant not in {v.name for v in wanted}:
+    raise errors.UsageError(
+        f"{entry.name} is a {entry.variant}; expected a "
+        f"{', '.join(v.name for v in wanted)}. Use --variant={entry.variant}, "
+        "or leave the flag out")
+
+
+def check(item: Item, wishes: wishes_lib.Wishes) -> None:
+  """Raises UsageError if a wish is not for this kind of checkpoint."""
+  if item.checkpoint is None:
+    wishes.check_published("the default checkpoint")
+  elif item.checkpoint == DEMO:
+    wishes.check_published("the demo")
+    if wishes.feeding:
+      raise errors.UsageError(
+          f"--{next(iter(wishes.feeding))} is not for the demo, which knows "
+          "images of one size. Leave the flag out")
+  elif item.checkpoint.startswith(_SOURCES):
+    wishes.check_published(item.checkpoint)
