@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 
 import h5py
@@ -16,6 +17,7 @@ from hub_export.regnet import demo
 from hub_export.regnet import family
 from hub_export.regnet import resolve
 from hub_export.regnet import variants
+from hub_export.regnet import wishes
 from hub_export.regnet import catalog
 
 VARIANT = variants.by_name("200mf")
@@ -70,9 +72,10 @@ class Case:
   def __init__(self, tmp_path):
     self.cache, self.said = tmp_path / "cache", []
 
-  def __call__(self, request, variant=VARIANT):
-    return resolve.resolve(request, variant, self.cache, True, pathlib.Path,
-                           self.said.append)
+  def __call__(self, request, variant=VARIANT, **said):
+    return resolve.resolve(
+        request, variant, self.cache, wishes.Wishes(offline=True, **said),
+        pathlib.Path, self.said.append)
 
 
 @pytest.fixture(name="case")
@@ -155,12 +158,37 @@ class TestExplicit:
     with pytest.raises(errors.UsageError, match="the catalog has no check"):
       case(name)
 
-  @pytest.mark.parametrize("url", [
-      "https://example.org/weights.h5", "gs://bucket/weights", "file:///a.h5"])
-  def test_url(self, case, url):
-    with pytest.raises(errors.UsageError, match="is a URL") as e:
+  @pytest.mark.parametrize("url", ["gs://bucket/weights", "file:///a.h5"])
+  def test_url_that_is_not_of_the_web(self, case, url):
+    with pytest.raises(errors.UsageError, match="no address of a file"):
       case(url)
-    assert url in str(e.value) and "Download it" in str(e.value)
+
+  def test_url(self, case, weights, demo_file):
+    """Its file is found in the cache; a password in it is nobody's business."""
+    url = "https://me:hidden@example.org/weights.h5?key=hidden"
+    with pytest.raises(errors.UnavailableError, match="--offline") as e:
+      case(url)
+    place, = re.findall(r"\((/\S+)\)", str(e.value))
+    pathlib.Path(place).parent.mkdir(parents=True)
+    shutil.copy(weights, place)
+    resolved = case(url)
+    assert resolved.location == "https://example.org/weights.h5"
+    assert resolved.is_own and resolved.checkpoint.num_classes == 1000
+    assert "hidden" not in str(e.value) + repr(resolved.files)
+    assert demo_file.is_file() and not resolved.is_demo
+
+  @pytest.mark.parametrize("name, variant, licence", [
+      ("timm:regnety_640.seer_ft_in1k", "64gf", "seer"),
+      ("torchvision:regnet_y_16gf/IMAGENET1K_SWAG_E2E_V1", "16gf",
+       "cc-by-nc-4.0")])
+  def test_licence_that_has_to_be_accepted(self, case, name, variant, licence):
+    variant = variants.by_name(variant)
+    for accepted in ((), ("mit",)):
+      with pytest.raises(errors.UsageError) as e:
+        case(name, variant, accepted_licences=accepted)
+      assert f"--accept_license={licence}" in str(e.value)
+    with pytest.raises(errors.UnavailableError, match="not in the cache"):
+      case(name, variant, accepted_licences=(licence,))
 
   def test_demo_by_name(self, case, demo_file):
     resolved = case("demo")
@@ -190,10 +218,10 @@ class TestLocal:
     assert str(tmp_path) not in repr(resolved.files)
 
   def test_classes_that_nobody_knows(self, case, ten_classes):
-    with pytest.raises(errors.CheckpointError) as e:
-      case(str(ten_classes))
-    assert "10 classes, whose names are not known" in str(e.value)
-    assert "1000" in str(e.value)
+    resolved = case(str(ten_classes))
+    assert resolved.labels == tuple(f"class {i}" for i in range(10))
+    assert resolved.dataset.name not in ("imagenet2012", "optical_digits")
+    assert "--labels=FILE" in case.said[-1]
 
   def test_headless_file(self, case, tmp_path):
     resolved = case(str(_saved(tmp_path, 0)))
