@@ -10,7 +10,7 @@ import sys
 import pytest
 
 
-def run(*flags, columns=None, directory=None, **environment):
+def run(*flags, columns=None, **environment):
   env = {k: v for k, v in os.environ.items()
          if k not in ("COLUMNS", "BUILD_WORKING_DIRECTORY")}
   env |= {"PYTHONPATH": os.pathsep.join(sys.path)} | environment
@@ -18,7 +18,7 @@ def run(*flags, columns=None, directory=None, **environment):
     env["COLUMNS"] = str(columns)
   return subprocess.run(
       [sys.executable, "-m", "hub_export.catalog", *flags], env=env,
-      cwd=directory, capture_output=True, text=True, check=False)
+      capture_output=True, text=True, check=False)
 
 
 def listed(*flags, **kwargs):
