@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import tf_keras
 
+from hub_export import download
 from hub_export import errors
+from hub_export import preprocessing
 from hub_export.regnet import demo
 from hub_export.regnet import family
 from hub_export.regnet import resolve
@@ -58,12 +60,12 @@ def _demo_file(ten_classes, tmp_path, monkeypatch):
 def _published(weights, monkeypatch):
   """Makes the catalog's 200MF entry one whose hash is that of `weights`."""
   digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-  original = catalog.by_name("keras:regnety002")
-  remote = dataclasses.replace(original.files[0], sha256=digest)
-  entry = dataclasses.replace(original, files=(remote,))
-  monkeypatch.setattr(catalog, "ENTRIES", tuple(
-      entry if e is original else e for e in catalog.ENTRIES))
-  return entry
+  entries = list(catalog.ENTRIES)
+  place = entries.index(catalog.by_name("keras:regnety002"))
+  remote = dataclasses.replace(entries[place].files[0], sha256=digest)
+  entries[place] = dataclasses.replace(entries[place], files=(remote,))
+  monkeypatch.setattr(catalog, "ENTRIES", tuple(entries))
+  return entries[place]
 
 
 class Case:
@@ -153,18 +155,28 @@ class TestExplicit:
     assert f"--variant={actual}" in str(e.value)
 
   @pytest.mark.parametrize("name", [
-      "keras:regnety007", "regnety:200", "keras:"])
+      "keras:regnety000", "regnety:200", "keras:", "timm:regnety_600mf"])
   def test_unknown_name(self, case, name):
     with pytest.raises(errors.UsageError, match="the catalog has no check"):
       case(name)
 
   @pytest.mark.parametrize("url", ["gs://bucket/weights", "file:///a.h5"])
-  def test_url_that_is_not_of_the_web(self, case, url):
-    with pytest.raises(errors.UsageError, match="no address of a file"):
+  def test_url_of_no_file(self, case, url):
+    with pytest.raises(errors.UsageError, match="https://host/path/file") as e:
       case(url)
+    assert url in str(e.value)
 
-  def test_url(self, case, weights, demo_file):
-    """Its file is found in the cache; a password in it is nobody's business."""
+  def test_url_is_taken_from_the_cache(self, case, weights, monkeypatch):
+    url = "https://example.org/some/weights.h5"
+    with pytest.raises(errors.UnavailableError, match="--offline"):
+      case(url)
+    monkeypatch.setattr(
+        download, "fetch_url",
+        lambda asked, cache, offline: weights if asked == url else None)
+    resolved = case(url)
+    assert resolved.location == url and resolved.is_own
+
+  def test_password_in_a_url_is_nobodys_business(self, case, weights):
     url = "https://me:hidden@example.org/weights.h5?key=hidden"
     with pytest.raises(errors.UnavailableError, match="--offline") as e:
       case(url)
@@ -173,22 +185,34 @@ class TestExplicit:
     shutil.copy(weights, place)
     resolved = case(url)
     assert resolved.location == "https://example.org/weights.h5"
-    assert resolved.is_own and resolved.checkpoint.num_classes == 1000
     assert "hidden" not in str(e.value) + repr(resolved.files)
-    assert demo_file.is_file() and not resolved.is_demo
 
-  @pytest.mark.parametrize("name, variant, licence", [
-      ("timm:regnety_640.seer_ft_in1k", "64gf", "seer"),
-      ("torchvision:regnet_y_16gf/IMAGENET1K_SWAG_E2E_V1", "16gf",
-       "cc-by-nc-4.0")])
-  def test_licence_that_has_to_be_accepted(self, case, name, variant, licence):
-    variant = variants.by_name(variant)
-    for accepted in ((), ("mit",)):
-      with pytest.raises(errors.UsageError) as e:
-        case(name, variant, accepted_licences=accepted)
-      assert f"--accept_license={licence}" in str(e.value)
-    with pytest.raises(errors.UnavailableError, match="not in the cache"):
-      case(name, variant, accepted_licences=(licence,))
+  def test_restricted_licence_is_accepted_first(self, case):
+    name = "timm:regnety_160.swag_ft_in1k"
+    with pytest.raises(errors.UsageError) as e:
+      case(name, None)
+    assert "CC-BY-NC-4.0: no commercial use" in str(e.value)
+    assert "--accept_license=cc-by-nc-4.0" in str(e.value)
+    with pytest.raises(errors.UsageError, match="--accept_license"):
+      case(name, None, accepted_licences=("seer",))
+    # Accepted: the next thing that is missing is the file.
+    with pytest.raises(errors.UnavailableError):
+      case(name, None, accepted_licences=("CC-BY-NC-4.0",))
+
+  @pytest.mark.parametrize("said", [
+      {"labels": pathlib.Path("x")}, {"mean": (0.5,) * 3}, {"licence": "mit"},
+      {"channel_order": "BGR"}, {"dataset": "mnist"},
+      {"reported_top1": 70.0}])
+  @pytest.mark.parametrize("request_", [None, "demo", "keras:regnety002"])
+  def test_what_is_known_is_not_said_otherwise(self, case, request_, said):
+    with pytest.raises(errors.UsageError, match=f"--{next(iter(said))} is for"):
+      case(request_, **said)
+
+  def test_no_demo_of_the_largest_unasked(self, case):
+    with pytest.raises(errors.UnavailableError) as e:
+      case(None, variants.by_name("32gf"))
+    assert "keras:regnety320" in str(e.value)
+    assert "--checkpoint=demo" in str(e.value)
 
   def test_demo_by_name(self, case, demo_file):
     resolved = case("demo")
@@ -217,11 +241,82 @@ class TestLocal:
     assert resolved.location == "own.h5"
     assert str(tmp_path) not in repr(resolved.files)
 
-  def test_classes_that_nobody_knows(self, case, ten_classes):
+  def test_restricted_licence_of_a_copy(self, case, weights, published,
+                                        monkeypatch, tmp_path):
+    path = shutil.copy(weights, tmp_path / "renamed.h5")
+    entries = [dataclasses.replace(e, licence_name="cc-by-nc-4.0")
+               if e is published else e for e in catalog.ENTRIES]
+    monkeypatch.setattr(catalog, "ENTRIES", tuple(entries))
+    with pytest.raises(errors.UsageError, match="--accept_license"):
+      case(str(path))
+
+  def test_classes_that_nobody_names(self, case, ten_classes):
     resolved = case(str(ten_classes))
     assert resolved.labels == tuple(f"class {i}" for i in range(10))
-    assert resolved.dataset.name not in ("imagenet2012", "optical_digits")
-    assert "--labels=FILE" in case.said[-1]
+    assert "--labels=FILE" in "\n".join(case.said)
+    assert resolved.dataset.name == "own"
+    module = next(iter(family.hub_modules(resolved, "main")))
+    assert module.name == "regnety200mf_own_classification"
+    assert module.labels == resolved.labels
+
+  def test_own_class_names(self, case, ten_classes, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"digit {i}\n" for i in range(10)))
+    resolved = case(str(ten_classes), labels=names, dataset="My-Digits",
+                    split="train[:10%]")
+    assert resolved.labels[3] == "digit 3" and case.said == []
+    assert (resolved.dataset.name, resolved.dataset.split) == (
+        "My-Digits", "train[:10%]")
+    assert resolved.dataset.infix == "my_digits_"
+
+  def test_known_data_set(self, case, ten_classes):
+    resolved = case(str(ten_classes), dataset="optical_digits")
+    assert resolved.labels[:2] == ("zero", "one")
+    assert resolved.dataset.infix == "digits_" and not resolved.is_demo
+
+  def test_class_names_of_too_few(self, case, ten_classes, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("one\ntwo")
+    with pytest.raises(errors.UsageError, match="there are 2 lines"):
+      case(str(ten_classes), labels=names)
+
+  def test_how_an_own_file_is_fed(self, case, ten_classes):
+    resolved = case(
+        str(ten_classes), image_size=288, interpolation="bicubic",
+        antialias=True, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))
+    prep = resolved.preprocessing
+    # As tf_keras', whose 256 of 224 become 329 of 288.
+    assert prep == preprocessing.Preprocessing(
+        (preprocessing.Resize("shorter", 329, "bicubic", True),), 288,
+        (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+
+  def test_crop_larger_than_the_image(self, case, ten_classes):
+    with pytest.raises(errors.UsageError, match="288"):
+      case(str(ten_classes), image_size=288, resize=256)
+
+  def test_variant_that_the_file_says(self, case, ten_classes):
+    assert case(str(ten_classes), None).checkpoint.architecture.name == (
+        "regnety_200mf")
+
+  def test_channel_order(self, case, ten_classes):
+    usual, reversed_ = (
+        case(str(ten_classes), channel_order=order).checkpoint
+        for order in (None, "BGR"))
+    np.testing.assert_array_equal(
+        reversed_.tensors["stem/conv"],
+        usual.tensors["stem/conv"][:, :, [2, 1, 0]])
+    assert (usual.channel_order, reversed_.channel_order) == ("RGB", "BGR")
+    assert usual.digests != reversed_.digests
+    name = "stage1/block1/a/conv"
+    np.testing.assert_array_equal(usual.tensors[name], reversed_.tensors[name])
+
+  def test_another_convention_than_the_files(self, case, ten_classes):
+    with pytest.raises(errors.UsageError, match="'keras', not 'torch'"):
+      case(str(ten_classes), convention="torch")
+
+  def test_another_format_than_it_is(self, case, ten_classes):
+    with pytest.raises(errors.CheckpointError):
+      case(str(ten_classes), format_name="torch")
 
   def test_headless_file(self, case, tmp_path):
     resolved = case(str(_saved(tmp_path, 0)))
