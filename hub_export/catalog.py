@@ -317,7 +317,7 @@ def _record(entry: catalog.Entry,
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
   """Returns the row with lists as texts, as a CSV file has it."""
   return {key: json.dumps(value) if key == "resizes" else
-          " ".join(str(v or "") for v in value).strip()
+          " ".join("" if v is None else str(v) for v in value).strip()
           if isinstance(value, list) else value
           for key, value in record.items()}
 

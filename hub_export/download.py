@@ -237,13 +237,14 @@ def _download(job: _Job) -> None:
   """Brings the file; tries again and goes on where it stopped."""
   failures = 0
   started_anew = False
+  furthest = _size(job.part)  # What was lost and came again is no progress.
   while True:
-    size_before = _size(job.part)
     try:
       resumed = _attempt(job)
     except _Again as e:
-      if _size(job.part) - size_before >= _PROGRESS_BYTES:
+      if _size(job.part) - furthest >= _PROGRESS_BYTES:
         failures = 0
+      furthest = max(furthest, _size(job.part))
       failures += 1
       if failures >= min(job.retry.attempts,
                          e.attempts or job.retry.attempts):
@@ -326,15 +327,15 @@ def _attempt(job: _Job) -> bool:
     UnavailableError: if not.
     WriteError: if the cache cannot be written.
   """
-  have, validator = _kept(job)
+  have, validator, announced = _kept(job)
   with requests.Session() as session, _network(job):
     response = _get(job, session, have, validator)
     with contextlib.closing(response):
-      have, total = _accept(job, response, have)
+      have, total = _accept(job, response, have, announced)
       if response.status_code == 416:
         return True
       if not have:
-        _start_part(job, response)
+        _start_part(job, response, total)
       if total is not None:
         _check_space(job, total - have)
       _receive(job, response, have, total)
@@ -344,8 +345,8 @@ def _attempt(job: _Job) -> bool:
   return bool(have)
 
 
-def _kept(job: _Job) -> tuple[int, str | None]:
-  """Returns the bytes that can be gone on from, and what tells their version.
+def _kept(job: _Job) -> tuple[int, str | None, int | None]:
+  """Returns the bytes to go on from, what tells their version, and the total.
 
   Without a hash to check the whole against, a part is only gone on from if
   the server can tell whether the file is still the same.
@@ -353,15 +354,15 @@ def _kept(job: _Job) -> tuple[int, str | None]:
   have = _size(job.part)
   try:
     record = json.loads(job.part_record.read_text("utf-8"))
-    validator = record["validator"]
+    validator, announced = record["validator"], record["bytes"]
     if record["url"] != _key(job.url) or not isinstance(
         validator, str | None):
       have = 0
   except (OSError, ValueError, KeyError, TypeError, RecursionError):
-    have, validator = 0, None
+    have, validator, announced = 0, None, None
   if validator is None and job.pin is None:
     have = 0
-  return have, validator if have else None
+  return (have, validator, announced) if have else (0, None, None)
 
 
 def _key(url: str) -> str:
@@ -394,8 +395,14 @@ def _get(job: _Job, session: requests.Session, have: int,
 
 
 def _accept(job: _Job, response: requests.Response,
-            have: int) -> tuple[int, int | None]:
+            have: int, announced: int | None) -> tuple[int, int | None]:
   """Returns (where the body belongs, size of the whole file if stated).
+
+  Args:
+    job: What to get.
+    response: The answer, without its body.
+    have: Bytes that were kept; a range from there was asked for if there are.
+    announced: Size of the whole file as it was stated at first.
 
   Raises:
     _Again, UnavailableError: if the answer is none that can be used.
@@ -409,10 +416,12 @@ def _accept(job: _Job, response: requests.Response,
   if status in (206, 416) and have:
     match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)",
                          headers.get("Content-Range", ""))
-    if match and status == 416 and int(match[2]) == have:
-      return have, have  # All of it had come already.
-    if match and status == 206 and match[1] and int(match[1]) == have:
-      return have, int(match[2])
+    total = int(match[2]) if match else None
+    if match and announced in (None, total):
+      if status == 416 and total == have:
+        return have, have  # All of it had come already.
+      if status == 206 and match[1] and int(match[1]) == have:
+        return have, total
     _discard(job)
     raise _Again("the server sent another range than was asked for")
   if status != 200:
@@ -458,7 +467,8 @@ def _retry_after(value: str | None) -> float | None:
   return max(0.0, then.timestamp() - time.time())
 
 
-def _start_part(job: _Job, response: requests.Response) -> None:
+def _start_part(job: _Job, response: requests.Response,
+                total: int | None) -> None:
   """Empties the part and records which version of the file it will be of."""
   etag = response.headers.get("ETag", "")
   # A weak one says "as good as the same", which is not enough for a range.
@@ -467,7 +477,7 @@ def _start_part(job: _Job, response: requests.Response) -> None:
     job.part_record.unlink(missing_ok=True)
     open(job.part, "wb").close()
     export_dirs.write_file(job.part_record, json.dumps({
-        "url": _key(job.url),
+        "url": _key(job.url), "bytes": total,
         "validator": strong or response.headers.get("Last-Modified")}))
 
 
@@ -479,7 +489,8 @@ def _receive(job: _Job, response: requests.Response, have: int,
   with bar, _writing(job.part), open(job.part, "r+b") as f:
     f.truncate(have)
     f.seek(have)
-    for block in response.iter_content(_BLOCK_BYTES):
+    # What has come is kept at once; `read` would lose a block that is cut.
+    while block := response.raw.read1(_BLOCK_BYTES, decode_content=False):
       f.write(block)
       bar.update(len(block))
 
@@ -545,6 +556,11 @@ def _network(job: _Job) -> Iterator[None]:
       raise _Again("the server cannot be reached", attempts=2) from e
     if "timed out" in str(e).lower():
       raise _Again(f"nothing came for {job.retry.timeout_s:g} s") from e
+    raise _Again("the connection was cut") from e
+  except urllib3.exceptions.ReadTimeoutError as e:
+    raise _Again(f"nothing came for {job.retry.timeout_s:g} s") from e
+  except (urllib3.exceptions.ProtocolError,
+          urllib3.exceptions.SSLError) as e:  # While the body comes.
     raise _Again("the connection was cut") from e
   except (requests.RequestException, urllib3.exceptions.HTTPError,
           UnicodeError) as e:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 
 import h5py
@@ -174,6 +175,17 @@ class TestExplicit:
         lambda asked, cache, offline: weights if asked == url else None)
     resolved = case(url)
     assert resolved.location == url and resolved.is_own
+
+  def test_password_in_a_url_is_nobodys_business(self, case, weights):
+    url = "https://me:hidden@example.org/weights.h5?key=hidden"
+    with pytest.raises(errors.UnavailableError, match="--offline") as e:
+      case(url)
+    place, = re.findall(r"\((/\S+)\)", str(e.value))
+    pathlib.Path(place).parent.mkdir(parents=True)
+    shutil.copy(weights, place)
+    resolved = case(url)
+    assert resolved.location == "https://example.org/weights.h5"
+    assert "hidden" not in str(e.value) + repr(resolved.files)
 
   def test_restricted_licence_is_accepted_first(self, case):
     name = "timm:regnety_160.swag_ft_in1k"
