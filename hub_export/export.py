@@ -189,7 +189,7 @@ def _with_own_facts(resolved):
       facts are known.
   """
   if resolved.is_own:
-    from hub_export.regnet.checkpoints import catalog  # pylint: disable=g-import-not-at-top
+    from hub_export.regnet import catalog  # pylint: disable=g-import-not-at-top
     facts = {}
     if _REPORTED_TOP1.value is not None:
       facts["reported"] = catalog.Accuracy(

@@ -15,7 +15,7 @@ import pytest
 
 from hub_export import errors
 from hub_export.regnet import variants
-from hub_export.regnet.checkpoints import catalog
+from hub_export.regnet import catalog
 
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/regnet/"
 _REGNETY = ("https://github.com/AdityaKane2001/AdityaKane2001/releases/"

@@ -48,7 +48,8 @@ def manifest(kind="classifier", form="main", is_demo=False):
           "resizes": [{"mode": "shorter", "size_px": 256,
                        "interpolation": "bicubic", "antialias": True,
                        "jpeg": False}],
-          "crop_px": 224},
+          "crop_px": 224, "mean": [0.485, 0.456, 0.406],
+          "std": [0.229, 0.224, 0.225]},
       "inputs": {"dtype": "float32", "min_size_px": 32, "range": [0.0, 1.0],
                  "channel_order": "RGB"},
       "outputs": {"num_classes": 1000},
@@ -76,7 +77,8 @@ def manifest(kind="classifier", form="main", is_demo=False):
     record["dataset"] = {
         "name": "optical_digits", "title": "UCI optical digits (8x8)",
         "split": "test", "tfhub_tag": None}
-    record["preprocessing"] = {"resizes": [], "crop_px": 32}
+    record["preprocessing"] = {"resizes": [], "crop_px": 32,
+                               "mean": [0.0] * 3, "std": [1.0] * 3}
     record["outputs"] = {"num_classes": 10}
     record["labels"]["count"] = 10
     record["reported_accuracy"] = None

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from hub_export import preprocessing
-from hub_export.regnet.checkpoints import catalog
+from hub_export.regnet import catalog
 
 # Mean absolute difference, of 255. TensorFlow resizes in float32, PIL in fixed
 # point: where it comes out near a half, and that is often when enlarging, a
@@ -271,6 +271,8 @@ RECORD = {
         {"mode": "shorter", "size_px": 256, "interpolation": "bicubic",
          "antialias": True, "jpeg": False}],
     "crop_px": 224,
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
 }
 
 
@@ -285,7 +287,8 @@ class TestRecord:
     steps = preprocessing.from_dict(RECORD)
     assert steps == preprocessing.Preprocessing(
         (preprocessing.Resize("squash", 512, "bilinear", False, True),
-         preprocessing.Resize("shorter", 256, "bicubic", True)), 224)
+         preprocessing.Resize("shorter", 256, "bicubic", True)), 224,
+        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert json.loads(json.dumps(steps.to_dict())) == RECORD
     assert preprocessing.from_dict(steps.to_dict()) == steps
 
@@ -306,7 +309,12 @@ class TestRecord:
       ({**RECORD, "crop_px": 0}, "crop_px"),
       ({**RECORD, "crop_px": None}, "crop_px"),
       ({**RECORD, "mean": 0.5}, "mean"),
-      ({"resizes": []}, "crop_px"),
+      ({**RECORD, "mean": [0.5, 0.5]}, "mean"),
+      ({**RECORD, "std": [0.2, 0.2, 0.0]}, "std"),
+      ({**RECORD, "std": [0.2, 0.2, float("nan")]}, "std"),
+      ({**RECORD, "std": ["a", 0.2, 0.2]}, "could not convert"),
+      ({"resizes": [], "mean": [0, 0, 0], "std": [1, 1, 1]}, "crop_px"),
+      ({"resizes": [], "crop_px": 224, "mean": [0, 0, 0]}, "std"),
       ({"crop_px": 224}, "resizes"),
       ({**RECORD, "resizes": [{"mode": "squash"}]}, "size_px"),
       ({**RECORD, "resizes": 3}, "not a preprocessing record"),

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from hub_export.regnet import variants
-from hub_export.regnet.checkpoints import catalog
+from hub_export.regnet import catalog
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _README = (_ROOT / "README.md").read_text("utf-8")

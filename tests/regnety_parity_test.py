@@ -15,7 +15,7 @@ import tf_keras
 from hub_export.regnet import checkpoints
 from hub_export.regnet import network
 from hub_export.regnet import variants
-from hub_export.regnet.checkpoints import catalog
+from hub_export.regnet import catalog
 from tests import random_networks
 from tests import regnety_standin
 

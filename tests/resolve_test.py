@@ -16,7 +16,7 @@ from hub_export.regnet import demo
 from hub_export.regnet import family
 from hub_export.regnet import resolve
 from hub_export.regnet import variants
-from hub_export.regnet.checkpoints import catalog
+from hub_export.regnet import catalog
 
 VARIANT = variants.by_name("200mf")
 

@@ -13,16 +13,16 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven",
           "eight", "nine")
 
 # Data sets with a file of synsets and names beside this module.
-_IMAGENET_LIKE = ("imagenet2012",)
+_IMAGENET_LIKE = ("imagenet2012", "imagenet12k")
 
 
 def known(dataset: str) -> bool:
-  """Returns whether the class names of a TFDS data set are known here."""
+  """Returns whether the class names of a data set are known here."""
   return dataset in _IMAGENET_LIKE or dataset == "optical_digits"
 
 
 def names(dataset: str) -> tuple[str, ...]:
-  """Returns the class names of a TFDS data set, in label order, all unlike.
+  """Returns the class names of a data set, in label order, all unlike.
 
   Raises:
     HubExportError: if the data set's names are not known here.

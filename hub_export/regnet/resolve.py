@@ -2,27 +2,36 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hub_export import download
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import labels
 from hub_export import preprocessing
+from hub_export.regnet import catalog
 from hub_export.regnet import checkpoints
 from hub_export.regnet import demo
 from hub_export.regnet import variants
-from hub_export.regnet.checkpoints import catalog
+from hub_export.regnet import wishes as wishes_lib
 
 DEMO = "demo"
-_IMAGENET_CLASSES = 1000
+_TOLERANCE = 0.1  # Points; what identical preprocessing leaves open.
+# Multiply-adds of the largest network that a demo is trained of unasked: some
+# ten minutes on two cores.
+_LARGEST_DEMO = 4.1e9
+# How checkpoints of this project are fed if their export is not known.
+_USUAL_SOURCE = {"keras": "keras", "regnety": "regnety", "torch": "timm"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   """What a checkpoint was trained on and is evaluated on."""
-  name: str               # As TFDS has it.
+  name: str               # As TFDS has it; `labels.OWN` if it is not known.
   title: str
-  split: str              # That accuracy is measured on.
+  split: str              # That accuracy is measured on; "" if not known.
   tfhub_tag: str | None   # As TensorFlow Hub's documentation has it.
   infix: str              # In module names: "" or "digits_".
 
@@ -31,121 +40,297 @@ IMAGENET = Dataset("imagenet2012", "ImageNet-1k (ILSVRC 2012)", "validation",
                    "imagenet-ilsvrc-2012-cls", "")
 DIGITS = Dataset("optical_digits", "UCI optical recognition of handwritten "
                  "digits", demo.SPLIT, None, "digits_")
+_PUBLISHED = {
+    "imagenet2012": IMAGENET,
+    "imagenet12k": Dataset("imagenet12k", "ImageNet-12k, 11821 classes of "
+                           "ImageNet-22k", "validation", None, "in12k_"),
+    None: Dataset(labels.OWN, "a billion images of Instagram (not public)", "",
+                  None, "seer_"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Resolved:
   """A checkpoint, read and checked, and where it comes from."""
   checkpoint: checkpoints.Checkpoint
-  source: str                  # "keras", "regnety" or "demo".
-  location: str                # Catalog name, or the file's name.
+  source: str                  # "keras", "timm", ..., "hub" or "demo".
+  location: str                # Catalog name, URL, or the file's name.
   files: tuple[Mapping[str, Any], ...]  # name, sha256, bytes of each.
   dataset: Dataset
+  labels: tuple[str, ...]      # Class names in order; () without a head.
   preprocessing: preprocessing.Preprocessing
   reported: catalog.Accuracy | None
   licence_id: str
   licence: str
   training: str
-
+  is_demo: bool = False
   is_own: bool = False         # Neither published nor the demo: the user's.
 
-  @property
-  def is_demo(self) -> bool:
-    return self.source == DEMO
 
-
-def resolve(request: str | None, variant: variants.Variant,
-            cache: pathlib.Path, offline: bool,
+def resolve(request: str | None, variant: variants.Variant | None,
+            cache: pathlib.Path, wishes: wishes_lib.Wishes,
             user_path: Callable[[str], pathlib.Path],
             say: Callable[[str], None]) -> Resolved:
   """Returns the checkpoint that the user means.
 
   Args:
-    request: A path, "<source>:<name>" of the catalog, or "demo"; None for the
-      catalog's ImageNet weights or else, said aloud, the demo. Nothing that
-      was asked for is ever replaced by something else.
-    variant: What it has to be.
+    request: A path, a URL, "<source>:<name>" of the catalog, or "demo"; None
+      for the catalog's ImageNet weights or else, said aloud, the demo. Nothing
+      that was asked for is ever replaced by something else.
+    variant: What it has to be; None for what it is, where `request` says it.
     cache: Directory of downloads and demo checkpoints.
-    offline: Whether to use no network.
+    wishes: What else the user says.
     user_path: Makes a path of what the user typed.
     say: Tells the user something.
 
   Raises:
-    UsageError: if the catalog has no such name, or it is another variant.
+    UsageError: if the catalog has no such name, or it is another variant, or
+      a wish cannot be granted.
     UnavailableError: if it can be had neither from the cache nor the network.
     CheckpointError: if it cannot be read or does not fit.
     WriteError: if the cache cannot be written.
   """
-  if request == DEMO:
-    return _demo(variant, cache, say)
-  if request is None:
-    entry = catalog.default(variant)
-    try:
-      path = catalog.fetch(entry, cache, offline)
-    except errors.UnavailableError as e:
-      say(f"{e}\nFalling back to the demo checkpoint: the same architecture, "
-          "trained on small images of digits. It shows the way and is of no "
-          "other use.")
-      return _demo(variant, cache, say)
-    return _published(entry, path, variant)
+  if request == DEMO or request is None:
+    wishes.check_published("the default and of the demo")
+    if wishes.feeding and request == DEMO:
+      raise errors.UsageError(
+          f"--{next(iter(wishes.feeding))} is not for the demo, which knows "
+          "images of one size. Leave the flag out")
+    return (_demo(variant, cache, say) if request == DEMO
+            else _default(variant, cache, wishes, say))
   if request.startswith(tuple(f"{s}:" for s in catalog.SOURCES)):
     entry = catalog.by_name(request)
-    if entry.variant != variant.name:
-      raise errors.UsageError(
-          f"{request} is a {entry.variant}; expected a {variant.name}. Use "
-          f"--variant={entry.variant}, or another checkpoint")
-    return _published(entry, catalog.fetch(entry, cache, offline), variant)
+    check_variant(entry, variant)
+    return _published(entry, cache, wishes, say)
   if "://" in request:
+    path = download.fetch_url(request, cache, wishes.offline)
+    return _local(path, download.shown(request), variant, wishes, say)
+  path = user_path(request)
+  return _local(path, None, variant, wishes, say)
+
+
+def check_variant(entry: catalog.Entry,
+                  variant: variants.Variant | None) -> None:
+  """Raises UsageError if an entry is of another variant than was asked for."""
+  if variant is not None and entry.variant != variant.name:
     raise errors.UsageError(
-        f"{request} is a URL; expected a path, a name of the catalog such as "
-        "keras:regnety006, or demo. Download it and give its path")
-  return _local(user_path(request), variant)
+        f"{entry.name} is a {entry.variant}; expected a {variant.name}. Use "
+        f"--variant={entry.variant}, or another checkpoint")
 
 
-def _published(entry: catalog.Entry, path: pathlib.Path,
-               variant: variants.Variant) -> Resolved:
-  """Returns a checkpoint that the catalog knows."""
-  checkpoint = checkpoints.open(path, variant)
-  return _of_source(checkpoint, entry.name, entry.accuracy)
+def _default(variant: variants.Variant, cache: pathlib.Path,
+             wishes: wishes_lib.Wishes,
+             say: Callable[[str], None]) -> Resolved:
+  """Returns the catalog's choice, or the demo where it cannot be had."""
+  try:
+    return _published(catalog.default(variant), cache, wishes, say)
+  except errors.UnavailableError as e:
+    arch = variants.architectures(variant, "keras")[0]
+    if variants.multiply_adds(arch, 1000, 224) > _LARGEST_DEMO:
+      raise errors.UnavailableError(
+          f"{e}\nNor is there a demo to fall back to: training one of this "
+          "size would take long. --checkpoint=demo does it all the same") from e
+    say(f"{e}\nFalling back to the demo checkpoint: the same architecture, "
+        "trained on small images of digits. It shows the way and is of no "
+        "other use.")
+    return _demo(variant, cache, say)
 
 
-def _local(path: pathlib.Path, variant: variants.Variant) -> Resolved:
-  """Returns a checkpoint of the user's own."""
-  checkpoint = checkpoints.open(path, variant)
+def _published(entry: catalog.Entry, cache: pathlib.Path,
+               wishes: wishes_lib.Wishes,
+               say: Callable[[str], None]) -> Resolved:
+  """Returns a checkpoint that the catalog knows, fetched if need be."""
+  # What cannot be granted is told before a gigabyte is fetched.
+  wishes.check_published(entry.name)
+  _check_licence(entry, wishes)
+  path = catalog.fetch(entry, cache, wishes.offline)
+  checkpoint = checkpoints.open(path, variants.by_name(entry.variant),
+                                format_name=wishes.format_name)
+  return _of_entry(checkpoint, entry, wishes, say)
+
+
+def _check_licence(entry: catalog.Entry, wishes: wishes_lib.Wishes) -> None:
+  """Raises UsageError if a licence forbids uses and was not accepted."""
+  if entry.needs_acceptance and entry.licence_name not in (
+      name.strip().lower() for name in wishes.accepted_licences):
+    raise errors.UsageError(
+        f"{entry.name} is under {entry.licence_name.upper()}: "
+        f"{catalog.RESTRICTED[entry.licence_name]}. What you export from it is "
+        "so, too. Read the licence; if you accept it, add --accept_license="
+        f"{entry.licence_name}")
+
+
+def _local(path: pathlib.Path, url: str | None,
+           variant: variants.Variant | None, wishes: wishes_lib.Wishes,
+           say: Callable[[str], None]) -> Resolved:
+  """Returns a checkpoint of the user's own, or what it turns out to be."""
+  checkpoint = checkpoints.open(
+      path, variant, format_name=wishes.format_name,
+      convention=wishes.convention, channel_order=wishes.channel_order)
+  for note in checkpoint.layout.notes:
+    say(f"  {note}")
   if checkpoint.layout.metadata is not None:
+    wishes.check_published("the demo")
     return _as_demo(checkpoint)
-  entry = None
   if len(checkpoint.layout.files) == 1:
     entry = catalog.by_hash(
         export_dirs.file_sha256(checkpoint.layout.files[0]))
-  if entry is not None:
-    return _of_source(checkpoint, entry.name, entry.accuracy)
-  # A user's directories are nobody's business: the name is enough. Nor is
-  # anything known of how these weights came about, whatever their layout.
-  return dataclasses.replace(
-      _of_source(checkpoint, checkpoint.layout.files[0].name, None),
-      is_own=True, licence_id="custom",
-      licence="Not stated by the exporter; ask before use.",
-      training="Not stated by the exporter. The file has the layout of the "
-      f"source {checkpoint.layout.source!r}, and is fed as that source's are.")
+    if entry is not None:
+      wishes.check_published(f"the published {entry.name}, which this is,")
+      _check_licence(entry, wishes)
+      return _of_entry(checkpoint, entry, wishes, say)
+  return _own(checkpoint, url, path, wishes, say)
 
 
-def _of_source(checkpoint: checkpoints.Checkpoint, location: str,
-               reported: catalog.Accuracy | None) -> Resolved:
-  """Returns a checkpoint with what is true of all of its source."""
-  if checkpoint.num_classes not in (0, _IMAGENET_CLASSES):
-    raise errors.CheckpointError(
-        f"{location} has {checkpoint.num_classes} classes, whose names are not "
-        f"known; expected ImageNet's {_IMAGENET_CLASSES}, or no head at all. "
-        "Save the model without its head (include_top=False) to export the "
-        "feature extractor.")
-  source = catalog.SOURCES[checkpoint.layout.source]
+def _own(checkpoint: checkpoints.Checkpoint, url: str | None,
+         path: pathlib.Path, wishes: wishes_lib.Wishes,
+         say: Callable[[str], None]) -> Resolved:
+  """Returns a checkpoint of which only its file and the user can tell."""
+  manifest = checkpoint.layout.manifest
+  dataset = _own_dataset(checkpoint, wishes, manifest)
+  source = catalog.SOURCES[
+      checkpoint.layout.source if checkpoint.layout.source in catalog.SOURCES
+      else _USUAL_SOURCE[checkpoint.architecture.convention.name]]
+  prep = (preprocessing.from_dict(manifest["preprocessing"]) if manifest
+          else source.preprocessing)
+  licence = ("custom", "Not stated by the exporter; ask before use.")
+  training = (
+      "Not stated by the exporter. The file has the layout of the source "
+      f"{checkpoint.layout.source!r}, and is fed as that source's are.")
+  if manifest:
+    licence = manifest["licence"]["id"], manifest["licence"]["text"]
+    training = (f"Exported again from {manifest['handle']}, of which this was "
+                f"said: {manifest['card']['training']}")
+  if wishes.licence is not None:
+    licence = (wishes.licence.lower(),
+               f"{wishes.licence}, as stated by the exporter.")
+  reported = None
+  if wishes.reported_top1 is not None:
+    reported = catalog.Accuracy(
+        wishes.reported_top1, wishes.reported_top5,
+        wishes.reported_source or "the exporter", _TOLERANCE,
+        "the same weights, data and preprocessing are assumed")
   return Resolved(
-      checkpoint=checkpoint, source=source.name, location=location,
-      files=_file_records(checkpoint), dataset=IMAGENET,
-      preprocessing=source.preprocessing, reported=reported,
-      licence_id=source.licence_id, licence=source.licence,
-      training=source.training)
+      checkpoint=checkpoint, source=checkpoint.layout.source,
+      # A user's directories are nobody's business: the name is enough.
+      location=url or checkpoint.layout.files[0].name,
+      files=_file_records(checkpoint), dataset=dataset,
+      labels=_own_labels(checkpoint, path, dataset, wishes, say),
+      preprocessing=_fed(prep, wishes), reported=reported,
+      licence_id=licence[0], licence=licence[1],
+      training=training if wishes.training is None else wishes.training,
+      is_demo=bool(manifest and manifest["is_demo"]), is_own=True)
+
+
+def _own_dataset(checkpoint: checkpoints.Checkpoint,
+                 wishes: wishes_lib.Wishes,
+                 manifest: Mapping[str, Any] | None) -> Dataset:
+  """Returns what the user, the manifest or the number of classes says."""
+  if wishes.dataset is not None:
+    known = {d.name: d for d in (IMAGENET, DIGITS)}.get(wishes.dataset)
+    if known:
+      return dataclasses.replace(known, split=wishes.split or known.split)
+    slug = re.sub(r"[^a-z0-9]+", "_", wishes.dataset.lower()).strip("_")
+    return Dataset(wishes.dataset, wishes.dataset, wishes.split or "test",
+                   None, f"{slug}_")
+  if manifest and checkpoint.num_classes in (
+      0, manifest["outputs"].get("num_classes")):
+    return _of_manifest(manifest)
+  if checkpoint.num_classes in (
+      0, len(labels.names(IMAGENET.name))) and wishes.labels is None:
+    return IMAGENET
+  return Dataset(labels.OWN, "images of the exporter's own", "", None, "own_")
+
+
+def _of_manifest(manifest: Mapping[str, Any]) -> Dataset:
+  """Returns the data set of an export's manifest."""
+  record = manifest["dataset"]
+  # Its infix stands in the module's name, after the variant.
+  name = manifest["handle"].split("/")[1]
+  infix = name.removeprefix(variants.compact_name(manifest["variant"]) + "_")
+  for end in ("classification", "feature_extractor"):
+    infix = infix.removesuffix(end)
+  if manifest["form"] != "main":
+    infix = infix.removesuffix(f"{manifest['form']}_")
+  return Dataset(record["name"], record["title"], record["split"],
+                 record["tfhub_tag"], infix)
+
+
+def _own_labels(checkpoint: checkpoints.Checkpoint, path: pathlib.Path,
+                dataset: Dataset, wishes: wishes_lib.Wishes,
+                say: Callable[[str], None]) -> tuple[str, ...]:
+  """Returns the class names of an own checkpoint.
+
+  Raises:
+    UsageError: if the user's list does not fit.
+  """
+  count = checkpoint.num_classes
+  if wishes.labels is not None:
+    if not count:
+      raise errors.UsageError(
+          f"{path} has no head, so that there are no classes for --labels to "
+          "name. Leave the flag out")
+    return labels.from_file(wishes.labels, count)
+  if not count:
+    return ()
+  if checkpoint.layout.manifest:
+    names = labels.from_file(path / export_dirs.LABELS)
+    if len(names) == count:
+      return names
+  if labels.known(dataset.name) and len(labels.names(dataset.name)) == count:
+    return labels.names(dataset.name)
+  say(f"  Nothing says what the {count} classes are called: they become "
+      f"\"class 0\" to \"class {count - 1}\". --labels=FILE names them, one a "
+      "line.")
+  return tuple(f"class {i}" for i in range(count))
+
+
+def _of_entry(checkpoint: checkpoints.Checkpoint, entry: catalog.Entry,
+              wishes: wishes_lib.Wishes,
+              say: Callable[[str], None]) -> Resolved:
+  """Returns a published checkpoint with what the catalog says of it."""
+  found = next((e for e in entry.evaluations
+                if e.image_size == wishes.image_size), entry.evaluations[0])
+  prep = _fed(found.preprocessing, wishes)
+  reported = next((e.accuracy for e in entry.evaluations
+                   if e.preprocessing == prep), None)
+  if entry.accuracy and not reported:
+    say(f"  No accuracy of {entry.name} was published with this "
+        "preprocessing: the card will say so.")
+  dataset = _PUBLISHED[entry.dataset]
+  return Resolved(
+      checkpoint=checkpoint, source=entry.source, location=entry.name,
+      files=_file_records(checkpoint), dataset=dataset,
+      labels=labels.names(dataset.name) if checkpoint.num_classes else (),
+      preprocessing=prep, reported=reported, licence_id=entry.licence_id,
+      licence=entry.licence, training=entry.training)
+
+
+def _fed(usual: preprocessing.Preprocessing,
+         wishes: wishes_lib.Wishes) -> preprocessing.Preprocessing:
+  """Returns how images are fed by the user's wishes, otherwise as usual.
+
+  Raises:
+    UsageError: if the crop would be larger than what it is cut from.
+  """
+  crop = wishes.image_size or usual.crop_px
+  steps = usual.resizes
+  if steps:
+    last = steps[-1]
+    size = wishes.resize
+    if size is None:  # The same share of the image as before.
+      size = (last.size_px if crop == usual.crop_px
+              else round(crop * last.size_px / usual.crop_px))
+    changes = {"mode": wishes.resize_mode, "antialias": wishes.antialias,
+               "interpolation": wishes.interpolation}
+    last = dataclasses.replace(last, size_px=size, **{
+        k: v for k, v in changes.items() if v is not None})
+    steps = (*steps[:-1], last)
+  try:
+    return preprocessing.Preprocessing(
+        steps, crop, wishes.mean or usual.mean, wishes.std or usual.std)
+  except ValueError as e:
+    raise errors.UsageError(f"images cannot be fed so: {e}") from e
 
 
 def _demo(variant: variants.Variant, cache: pathlib.Path,
@@ -176,13 +361,13 @@ def _as_demo(checkpoint: checkpoints.Checkpoint) -> Resolved:
   return Resolved(
       checkpoint=checkpoint, source=DEMO, location=DEMO,
       files=_file_records(checkpoint), dataset=DIGITS,
-      preprocessing=demo.PREPROCESSING, reported=reported,
-      licence_id="apache-2.0",
+      labels=labels.names(DIGITS.name), preprocessing=demo.PREPROCESSING,
+      reported=reported, licence_id="apache-2.0",
       licence="Apache-2.0; trained on the UCI optical digits, which are under "
       "CC BY 4.0.",
       training="A demo. Trained for about a minute on 1,437 images of "
       "handwritten digits, 8x8 pixels shown at 32x32 (hub_export/regnet/"
-      "demo.py).")
+      "demo.py).", is_demo=True)
 
 
 def _file_records(

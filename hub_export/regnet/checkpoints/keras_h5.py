@@ -12,11 +12,12 @@ import functools
 import json
 import pathlib
 import re
+from collections.abc import Iterable
 
 import h5py
-import numpy as np
 
 from hub_export import errors
+from hub_export.regnet.checkpoints import hdf5
 from hub_export.regnet.checkpoints import layout
 
 DESCRIPTION = "an .h5 file of tf_keras.applications.regnet"
@@ -32,7 +33,7 @@ _PARTS = {  # Canonical -> end of the layer's name.
     "se/excite": "squeeze_and_excite_excite",
 }
 _CANONICAL = {v: k for k, v in _PARTS.items()}
-_BLOCK = re.compile(r".*_Stage_(\d{1,3})_YBlock_(\d{1,3})_(\w+)")
+_BLOCK = re.compile(r".*_Stage_(\d{1,3})_([XY])Block_(\d{1,3})_(\w+)")
 _STEM = re.compile(r".*_stem_(conv|bn)")
 
 
@@ -58,24 +59,35 @@ def read(path: pathlib.Path) -> layout.Layout:
     with h5py.File(path, "r") as f:
       group = f
       if f.get("model_weights", getlink=True) is not None:
-        group = _member(f, "model_weights")
+        group = hdf5.member(f, "model_weights")
       stored = _stored(path, group)
       metadata = f.attrs.get(METADATA_ATTRIBUTE)
       metadata = json.loads(metadata) if metadata is not None else None
-  # h5py raises any of these on damaged files.
-  except (OSError, KeyError, ValueError, RuntimeError, TypeError) as e:
+  except hdf5.DAMAGE as e:
     raise errors.CheckpointError(
         f"{path} cannot be read as a tf_keras HDF5 checkpoint ({e}); expected "
         "a whole file in the layout of model.save_weights or model.save. "
         "Download or save it again.") from e
-  tensors, unexpected, duplicates = layout.collect(stored, _canonical)
+  tensors, unexpected, duplicates = layout.collect(stored, canonical)
   return layout.Layout(
       source="keras", format="keras_h5", tensors=tensors,
       unexpected=unexpected, duplicates=duplicates, files=(path,),
-      spelling=spelling, may_lack_head=True, metadata=metadata)
+      spelling=functools.partial(spelling, letter=block_letter(stored)),
+      may_lack_head=True, metadata=metadata)
 
 
-def spelling(name: str) -> str:
+def block_letter(names: Iterable[str]) -> str:
+  """Returns "X" if a layer's name says that the network is a RegNetX."""
+  found = (m[2] for name in names if (m := _BLOCK.match(name)))
+  return next(found, "Y")
+
+
+def has_layer_name(name: str) -> bool:
+  """Returns whether a layer is called as one of tf_keras' RegNets."""
+  return bool(_STEM.fullmatch(name) or _BLOCK.fullmatch(name))
+
+
+def spelling(name: str, letter: str = "Y") -> str:
   """Returns what a canonical name is called in the file, "*" for the model."""
   parts = name.split("/")
   leaf = "kernel" if parts[-1] == "conv" else parts[-1]
@@ -86,10 +98,10 @@ def spelling(name: str) -> str:
   stage = int(parts[0].removeprefix("stage")) - 1
   block = int(parts[1].removeprefix("block")) - 1
   layer = _PARTS["/".join(parts[2:4])]
-  return f"*_Stage_{stage}_YBlock_{block}_{layer}/{leaf}:0"
+  return f"*_Stage_{stage}_{letter}Block_{block}_{layer}/{leaf}:0"
 
 
-def _canonical(name: str, tensor: layout.StoredTensor) -> str | None:
+def canonical(name: str, tensor: layout.StoredTensor) -> str | None:
   """Returns the canonical name of "<layer>/<leaf>"."""
   layer, leaf = name.rsplit("/", 1)
   leaf = leaf.removesuffix(":0")
@@ -97,10 +109,10 @@ def _canonical(name: str, tensor: layout.StoredTensor) -> str | None:
   if m := _STEM.fullmatch(layer):
     return f"stem/{m[1]}{suffix}" if _fits(m[1], leaf) else None
   if m := _BLOCK.fullmatch(layer):
-    part = _CANONICAL.get(m[3])
+    part = _CANONICAL.get(m[4])
     if part is None or not _fits(part, leaf):
       return None
-    prefix = f"stage{int(m[1]) + 1}/block{int(m[2]) + 1}"
+    prefix = f"stage{int(m[1]) + 1}/block{int(m[3]) + 1}"
     if part.startswith("se/"):
       suffix = f"/{leaf}"
     return f"{prefix}/{part}{suffix}"
@@ -121,56 +133,18 @@ def _fits(part: str, leaf: str) -> bool:
 def _stored(path: pathlib.Path,
             group: h5py.Group) -> dict[str, layout.StoredTensor]:
   """Returns "<layer>/<leaf>" -> tensor for all that the attributes list."""
-  names = _attribute(group, "layer_names")
+  names = hdf5.names(group, "layer_names")
   if names is None:
     raise ValueError("it has no attribute layer_names")
+  opener = functools.partial(h5py.File, path, "r")
   stored = {}
   for layer in names:
-    for weight in _attribute(_member(group, layer), "weight_names") or ():
-      dataset = _member(group, f"{layer}/{weight}")
-      if not isinstance(dataset, h5py.Dataset) or dataset.external or (
-          dataset.is_virtual):
-        raise ValueError(f"{dataset.name} does not hold its own values")
-      if dataset.shape is None:
-        raise ValueError(f"{dataset.name} has no values")
+    for weight in hdf5.names(hdf5.member(group, layer), "weight_names") or ():
+      dataset = hdf5.dataset(group, f"{layer}/{weight}")
       name = f"{layer}/{weight.rsplit('/', 1)[-1]}"
       if name in stored:
         raise ValueError(f"{name} is listed twice")
       stored[name] = layout.StoredTensor(
           name, dataset.shape, dataset.dtype,
-          functools.partial(_read_dataset, path, dataset.name))
+          functools.partial(hdf5.values, opener, dataset.name))
   return stored
-
-
-def _attribute(group: h5py.Group, name: str) -> list[str] | None:
-  """Returns a list of names, put together from chunks where it is split."""
-  if name in group.attrs:
-    chunks = [group.attrs[name]]
-  else:
-    chunks = []
-    while f"{name}{len(chunks)}" in group.attrs:
-      chunks.append(group.attrs[f"{name}{len(chunks)}"])
-    if not chunks:
-      return None
-  return [n.decode() if isinstance(n, bytes) else str(n)
-          for chunk in chunks for n in chunk]
-
-
-def _member(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
-  """Returns what lies at a path, following no link out of the file."""
-  member = group
-  for part in path.split("/"):
-    if not isinstance(member, h5py.Group):
-      raise ValueError(f"{member.name} is no group, and has no {part!r}")
-    link = member.get(part, getlink=True)
-    if link is None:
-      raise KeyError(f"{member.name} has no {part!r}")
-    if not isinstance(link, h5py.HardLink):
-      raise ValueError(f"{member.name}/{part} is a link; expected the data")
-    member = member[part]
-  return member
-
-
-def _read_dataset(path: pathlib.Path, name: str) -> np.ndarray:
-  with h5py.File(path, "r") as f:
-    return f[name][()]

@@ -33,6 +33,8 @@ class Layout:
   convention: str | None = None          # How to build it, where a file tells.
   channel_order: str = "RGB"             # That the stem was trained on; where it
                                          # is "BGR", `read` gives it reversed.
+  mean: tuple[float, ...] | None = None  # That the file's network takes off the
+  std: tuple[float, ...] | None = None   # images, and divides by; RGB in [0, 1].
   notes: tuple[str, ...] = ()            # What the user should be told.
 
 

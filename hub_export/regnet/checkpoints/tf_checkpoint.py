@@ -6,12 +6,17 @@ alone. The stem is found by its kernel rather than by its number, which depends
 on whether an earlier layer owned variables when the model was trained.
 """
 
+import dataclasses
 import functools
 import pathlib
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from google.protobuf import message
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from hub_export import errors
 from hub_export.regnet.checkpoints import layout
@@ -38,7 +43,7 @@ _STAGES = 4
 # What TensorFlow 2.21 raises depends on where the damage lies. IndexError is
 # its OutOfRangeError, from files that are too short; KeyError and TypeError
 # are for types that numpy does not have.
-_DAMAGE = (tf.errors.OpError, ValueError, RuntimeError, IndexError, KeyError,
+DAMAGE = (tf.errors.OpError, ValueError, RuntimeError, IndexError, KeyError,
            TypeError)
 
 
@@ -46,7 +51,9 @@ def recognises(path: pathlib.Path) -> bool:
   """Returns whether `path` names a TensorFlow checkpoint, or some in it."""
   if path.is_dir():
     return bool(_prefixes_in(path))
-  return _prefix_of(path) is not None
+  # Data without an index as well: it is then told what is missing.
+  return _prefix_of(path) is not None or bool(
+      path.is_file() and _FILE.fullmatch(path.name))
 
 
 def _prefix_of(path: pathlib.Path) -> pathlib.Path | None:
@@ -72,8 +79,39 @@ def _prefixes_in(directory: pathlib.Path) -> list[pathlib.Path]:
           if index.is_file()]
 
 
-def read(path: pathlib.Path) -> layout.Layout:
-  """Returns the layout of a checkpoint; values are read when asked for.
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """An object-based checkpoint, opened."""
+  prefix: pathlib.Path
+  files: tuple[pathlib.Path, ...]
+  shapes: Mapping[str, Sequence[int]]      # By key.
+  dtypes: Mapping[str, tf.DType]           # By key.
+  reader: Any                              # TensorFlow's.
+
+  def tensor(self, key: str, name: str) -> layout.StoredTensor:
+    """Returns the tensor of a key; one of DAMAGE if numpy has no such type."""
+    return layout.StoredTensor(
+        name, tuple(self.shapes[key]),
+        np.dtype(self.dtypes[key].as_numpy_dtype),
+        functools.partial(_read_tensor, self.reader, self.prefix, key))
+
+  def object_graph(self) -> trackable_object_graph_pb2.TrackableObjectGraph:
+    """Returns what the checkpoint says of its objects.
+
+    Raises:
+      CheckpointError: if it is damaged.
+    """
+    try:
+      if self.dtypes[_GRAPH_KEY] != tf.string or self.shapes[_GRAPH_KEY]:
+        raise ValueError(f"{_GRAPH_KEY} is no string")
+      return trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+          self.reader.get_tensor(_GRAPH_KEY))
+    except (*DAMAGE, message.DecodeError) as e:
+      raise damaged(self.prefix, e) from e
+
+
+def open_reader(path: pathlib.Path) -> Reader:
+  """Returns an object-based checkpoint, opened; its values are not read.
 
   Args:
     path: Its prefix, or one of its files, or the directory it is alone in.
@@ -92,8 +130,8 @@ def read(path: pathlib.Path) -> layout.Layout:
   prefix = _prefix_of(path)
   if prefix is None:
     raise errors.CheckpointError(
-        f"{path} is no TensorFlow checkpoint; expected {path.name}.index "
-        "there, or a directory with one such file. Check the path.")
+        f"{path} is no TensorFlow checkpoint; expected an .index file there, "
+        "beside its .data file. Check the path.")
   if re.search(r"[\[\\]", str(prefix)):
     # TensorFlow 2.21 takes it for a pattern, which would match other files.
     raise errors.CheckpointError(
@@ -105,23 +143,33 @@ def read(path: pathlib.Path) -> layout.Layout:
     reader = tf.train.load_checkpoint(str(prefix))
     shapes = reader.get_variable_to_shape_map()
     dtypes = reader.get_variable_to_dtype_map()
-  except _DAMAGE as e:
-    raise _damaged(prefix, e) from e
+  except DAMAGE as e:
+    raise damaged(prefix, e) from e
   if _GRAPH_KEY not in shapes:
     raise errors.CheckpointError(
         f"{prefix} is a name-based checkpoint of TensorFlow 1; expected the "
         "object-based one that model.save_weights writes")
+  return Reader(prefix, files, shapes, dtypes, reader)
+
+
+def read(path: pathlib.Path) -> layout.Layout:
+  """Returns the layout of a checkpoint; values are read when asked for.
+
+  Args:
+    path: As of `open_reader`.
+
+  Raises:
+    CheckpointError: as `open_reader`.
+  """
+  opened = open_reader(path)
   stored = {}
   try:
-    for key in sorted(shapes):
+    for key in sorted(opened.shapes):
       # Optimizer slots and counters are the trainer's.
       if key.startswith("layer") and _SLOT not in key:
-        stored[key] = layout.StoredTensor(
-            key.removesuffix(_VALUE), tuple(shapes[key]),
-            np.dtype(dtypes[key].as_numpy_dtype),
-            functools.partial(_read_tensor, reader, prefix, key))
-  except _DAMAGE as e:
-    raise _damaged(prefix, e) from e
+        stored[key] = opened.tensor(key, key.removesuffix(_VALUE))
+  except DAMAGE as e:
+    raise damaged(opened.prefix, e) from e
   stems = [int(m[1]) for key, tensor in stored.items()
            if (m := _STEM_KERNEL.match(key)) and tensor.shape[2:3] == (3,)]
   first = stems[0] if len(stems) == 1 else 0
@@ -129,7 +177,7 @@ def read(path: pathlib.Path) -> layout.Layout:
       stored, lambda key, _: _canonical(key.removesuffix(_VALUE), first))
   return layout.Layout(
       source="regnety", format="tf_checkpoint", tensors=tensors,
-      unexpected=unexpected, duplicates=duplicates, files=files,
+      unexpected=unexpected, duplicates=duplicates, files=opened.files,
       spelling=functools.partial(spelling, first=first), may_lack_head=False)
 
 
@@ -171,15 +219,16 @@ def _canonical(key: str, first: int) -> str | None:
 def _read_tensor(reader, prefix: pathlib.Path, key: str) -> np.ndarray:
   try:
     return reader.get_tensor(key)
-  except _DAMAGE as e:
-    raise _damaged(prefix, e) from e
+  except DAMAGE as e:
+    raise damaged(prefix, e) from e
 
 
-def _damaged(prefix: pathlib.Path, cause: Exception) -> errors.CheckpointError:
-  message = getattr(cause, "message", None) or str(cause)
+def damaged(prefix: pathlib.Path, cause: Exception) -> errors.CheckpointError:
+  text = (getattr(cause, "message", None) or str(cause)
+          or type(cause).__name__)
   return errors.CheckpointError(
       f"{prefix} cannot be read as a TensorFlow checkpoint "
-      f"({message.splitlines()[0]}); expected whole files "
+      f"({text.splitlines()[0]}); expected whole files "
       f"{prefix.name}.index and {prefix.name}.data-00000-of-00001 side by "
       "side. Download or copy both again.")
 

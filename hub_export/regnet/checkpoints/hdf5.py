@@ -1,0 +1,69 @@
+"""What lies in an HDF5 file itself: no links out of it, no foreign values.
+
+An HDF5 file can name other files, whose content would then be read, and
+published, as weights: by soft and external links, external storage and virtual
+datasets. All of these are refused, here for every reader of HDF5.
+"""
+
+from collections.abc import Callable
+
+import h5py
+import numpy as np
+
+# h5py raises any of these on damaged files.
+DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError)
+
+
+def member(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
+  """Returns what lies at a path, following no link out of the file.
+
+  Raises:
+    KeyError: if there is nothing.
+    ValueError: if something on the way is a link, or no group.
+  """
+  found = group
+  for part in path.split("/"):
+    if not isinstance(found, h5py.Group):
+      raise ValueError(f"{found.name} is no group, and has no {part!r}")
+    link = found.get(part, getlink=True)
+    if link is None:
+      raise KeyError(f"{found.name} has no {part!r}")
+    if not isinstance(link, h5py.HardLink):
+      raise ValueError(f"{found.name}/{part} is a link; expected the data")
+    found = found[part]
+  return found
+
+
+def dataset(group: h5py.Group, path: str) -> h5py.Dataset:
+  """Returns the dataset at a path, which has values of its own.
+
+  Raises:
+    KeyError: if there is nothing.
+    ValueError: if it is something else, or its values lie elsewhere.
+  """
+  found = member(group, path)
+  if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+    raise ValueError(f"{found.name} does not hold its own values")
+  if found.shape is None:
+    raise ValueError(f"{found.name} has no values")
+  return found
+
+
+def names(group: h5py.Group, attribute: str) -> list[str] | None:
+  """Returns a list of names, put together from chunks where it is split."""
+  if attribute in group.attrs:
+    chunks = [group.attrs[attribute]]
+  else:
+    chunks = []
+    while f"{attribute}{len(chunks)}" in group.attrs:
+      chunks.append(group.attrs[f"{attribute}{len(chunks)}"])
+    if not chunks:
+      return None
+  return [n.decode() if isinstance(n, bytes) else str(n)
+          for chunk in chunks for n in chunk]
+
+
+def values(opener: Callable[[], h5py.File], name: str) -> np.ndarray:
+  """Returns a dataset's values, from a file that is opened for them."""
+  with opener() as f:
+    return f[name][()]
