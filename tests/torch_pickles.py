@@ -48,6 +48,12 @@ def state_dict(value, name="x"):
   return PROTOCOL_2 + b"}" + literal(name) + value + b"s."
 
 
+def dictionary(items):
+  """Returns the instructions for a dict of name -> instructions."""
+  return b"}(" + b"".join(
+      literal(name) + value for name, value in items.items()) + b"u"
+
+
 def zipped(content, storages=None, members=None,
            compression=zipfile.ZIP_STORED):
   """Returns the bytes of a zip container.

@@ -5,6 +5,7 @@ published, as weights: by soft and external links, external storage and virtual
 datasets. All of these are refused, here for every reader of HDF5.
 """
 
+import math
 from collections.abc import Callable
 
 import h5py
@@ -12,6 +13,9 @@ import numpy as np
 
 # h5py raises any of these on damaged files.
 DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError)
+# A chunk is unpacked whole, even for one value of it; those that h5py chooses
+# by itself have at most this many bytes.
+_CHUNK_BYTES = 1 << 20
 
 
 def member(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
@@ -39,13 +43,19 @@ def dataset(group: h5py.Group, path: str) -> h5py.Dataset:
 
   Raises:
     KeyError: if there is nothing.
-    ValueError: if it is something else, or its values lie elsewhere.
+    ValueError: if it is something else, its values lie elsewhere, or would
+      take much more memory to unpack than they have.
   """
   found = member(group, path)
   if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
     raise ValueError(f"{found.name} does not hold its own values")
   if found.shape is None:
     raise ValueError(f"{found.name} has no values")
+  if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > max(
+      found.nbytes, _CHUNK_BYTES):
+    raise ValueError(
+        f"{found.name} has {found.nbytes} bytes and is packed in chunks of "
+        f"{math.prod(found.chunks) * found.dtype.itemsize}")
   return found
 
 
