@@ -26,7 +26,7 @@ from hub_export.regnet.checkpoints import torch_checkpoint
 from tests import torch_pickles as by_hand
 
 _SETTINGS = hypothesis.settings(
-    derandomize=True, database=None, deadline=None, max_examples=150,
+    derandomize=True, database=None, deadline=None, max_examples=100,
     phases=[hypothesis.Phase.generate])
 _MOST_BYTES = 1 << 24  # The consumer reads tensors of expected shapes only.
 _VALUES = np.arange(24, dtype=np.float32)
@@ -213,7 +213,7 @@ _PIECES = strategies.one_of(
 
 
 @pytest.mark.parametrize("container", [_zipped, _streamed])
-@hypothesis.settings(_SETTINGS, max_examples=300)
+@hypothesis.settings(_SETTINGS, max_examples=200)
 @hypothesis.given(place=strategies.floats(0, 1),
                   pieces=strategies.lists(_PIECES, min_size=1, max_size=12))
 def test_pickles_with_other_instructions(path, container, place, pieces):
@@ -223,7 +223,7 @@ def test_pickles_with_other_instructions(path, container, place, pieces):
       content[:at] + b"".join(pieces) + content[at:]))
 
 
-@hypothesis.settings(_SETTINGS, max_examples=200)
+@hypothesis.settings(_SETTINGS, max_examples=150)
 @hypothesis.given(offset=strategies.integers(-2, 30), shape=strategies.lists(
     strategies.integers(-1, 8), max_size=4), strides=strategies.lists(
         strategies.integers(-1, 30), max_size=4))

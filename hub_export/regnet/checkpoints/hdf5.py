@@ -16,6 +16,9 @@ DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError)
 # A chunk is unpacked whole, even for one value of it; those that h5py chooses
 # by itself have at most this many bytes.
 _CHUNK_BYTES = 1 << 20
+# Keras splits what has more than 64 KB; a damaged length would keep the
+# library busy, or the memory, for as long as it says.
+_ATTRIBUTE_BYTES = 1 << 20
 
 
 def member(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
@@ -62,15 +65,26 @@ def dataset(group: h5py.Group, path: str) -> h5py.Dataset:
 def names(group: h5py.Group, attribute: str) -> list[str] | None:
   """Returns a list of names, put together from chunks where it is split."""
   if attribute in group.attrs:
-    chunks = [group.attrs[attribute]]
+    chunks = [_value(group, attribute)]
   else:
     chunks = []
     while f"{attribute}{len(chunks)}" in group.attrs:
-      chunks.append(group.attrs[f"{attribute}{len(chunks)}"])
+      chunks.append(_value(group, f"{attribute}{len(chunks)}"))
     if not chunks:
       return None
   return [n.decode() if isinstance(n, bytes) else str(n)
           for chunk in chunks for n in chunk]
+
+
+def _value(group: h5py.Group, attribute: str) -> np.ndarray:
+  """Returns an attribute, if it has a size that one may have."""
+  stated = group.attrs.get_id(attribute)
+  count = math.prod(stated.shape or ())
+  if max(count, 1) * stated.dtype.itemsize > _ATTRIBUTE_BYTES:
+    raise ValueError(
+        f"its attribute {attribute} would have {count} values of "
+        f"{stated.dtype.itemsize} bytes")
+  return group.attrs[attribute]
 
 
 def values(opener: Callable[[], h5py.File], name: str) -> np.ndarray:
