@@ -80,7 +80,7 @@ class TorchFile:
     view = np.lib.stride_tricks.as_strided(
         flat, tensor.shape, [s * item for s in tensor.strides])
     if tensor.dtype == "bfloat16":  # The upper half of a float32.
-      return (view.astype(np.uint32) << 16).view(np.float32)
+      return (view.astype(np.uint32, order="C") << 16).view(np.float32)
     return view.astype(self.dtype(tensor), order="C")
 
 

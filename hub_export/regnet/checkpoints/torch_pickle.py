@@ -24,7 +24,7 @@ from hub_export import errors
 # The deepest variant (27 blocks, 700 tensors) with its EMA weights and the
 # optimizer's state takes 0.3 MB and some 80,000 instructions.
 MAX_BYTES = 8 << 20
-MAX_INSTRUCTIONS = 300_000
+MAX_INSTRUCTIONS = 250_000
 _MAX_DIMENSIONS = 8
 _MAX_INTEGER_BITS = 128  # Hashing a long one takes as long as one likes.
 _MAX_ENCODED = 64        # Bytes spelled as text; a number has 8.
@@ -221,8 +221,10 @@ class _Machine:
     self._stack.append(self._stack[-1])
 
   def make_tuple(self, length: int) -> None:
-    values = [self.pop() for _ in range(length)]
-    self._stack.append(tuple(reversed(values)))
+    values = tuple(self._stack[-length:])
+    if len(values) != length or any(v is _MARK for v in values):
+      raise IndexError("a value is missing on the stack")
+    self._stack[-length:] = [values]
 
   def marked(self, make: Callable[[list[Any]], Any]) -> None:
     self._stack.append(make(self.pop_to_mark()))
@@ -400,7 +402,7 @@ def _ordered_dict() -> dict[Any, Any]:
   """Returns a dict; its items follow as instructions of their own.
 
   No arguments are taken: whatever a call copies, it could copy at each of
-  300,000 calls. The same goes for the other handlers.
+  250,000 calls. The same goes for the other handlers.
   """
   return {}
 
