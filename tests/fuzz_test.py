@@ -282,6 +282,52 @@ def test_a_chunk_larger_than_its_dataset_is_not_unpacked(path):
     keras_h5.read(path)
 
 
+def _replaced(path, **kwargs):
+  """Returns the kernel, put anew into the sound HDF5 file."""
+  _written(path, SOUND["hdf5"][1])
+  with h5py.File(path, "a") as f:
+    group = f["m_Stage_0_XBlock_0_conv_1x1_1/k"]
+    del group["kernel:0"]
+    group.create_dataset("kernel:0", **kwargs)
+
+
+def test_packed_values_are_not_unpacked(path):
+  """A chunk is unpacked to whatever it has, not to what it should have."""
+  _replaced(path, data=np.zeros((1, 1, 16, 16), "f4"), compression="gzip")
+  with pytest.raises(errors.CheckpointError, match="is packed; expected plain"):
+    keras_h5.read(path)
+
+
+@pytest.mark.parametrize("chunks", [None, (1, 1, 6, 4)])
+def test_values_that_were_never_written_are_no_zeros(path, chunks):
+  _replaced(path, shape=(1, 1, 6, 4), dtype="f4", chunks=chunks)
+  with pytest.raises(errors.CheckpointError, match="never written"):
+    keras_h5.read(path)
+
+
+def test_one_string_is_not_copied_for_each_name(path):
+  """A megabyte that 3,000 names refer to would become three gigabytes."""
+  with h5py.File(path, "w") as f:
+    f.attrs["layer_names"] = [f"layer{i}" for i in range(3000)]
+  with pytest.raises(errors.CheckpointError, match="would have 3000 values"):
+    keras_h5.read(path)
+  with h5py.File(path, "w") as f:
+    f.attrs["layer_names"] = ["x" * (2 << 20)]
+  with pytest.raises(errors.CheckpointError, match="has 2097152 bytes"):
+    keras_h5.read(path)
+
+
+def test_heaps_are_found_whatever_their_reserved_bytes(path):
+  data = bytearray(SOUND["hdf5"][1])
+  start = data.index(b"GCOL\x01")
+  data[start + 5:start + 8] = b"\x07\x07\x07"
+  first = start + 16
+  data[first:first + 16] = bytes(16)
+  assert outcome(keras_h5, path, bytes(data)) is None
+  with path.open("rb") as f, pytest.raises(ValueError, match="are damaged"):
+    hdf5.check_heaps(f)
+
+
 @pytest.mark.parametrize("where", ["external", "virtual", "link"])
 def test_hdf5_takes_nothing_from_other_files(path, tmp_path, where):
   secret = tmp_path / "secret"

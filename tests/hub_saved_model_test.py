@@ -312,6 +312,14 @@ class TestTold:
 
 class TestDamaged:
 
+  def test_checkpoint_without_its_values_is_nobody_elses(self, path_of):
+    """Nor the regnety project's, by whose convention it would be built."""
+    path = path_of("checkpoint")
+    (path / "m.data-00000-of-00001").unlink()
+    assert not hub_saved_model.recognises(path)
+    with pytest.raises(errors.CheckpointError, match="cannot be read as a Ten"):
+      tf_checkpoint.read(path)
+
   def test_truncated_variables(self, path_of):
     path = path_of("export")
     data = path / "variables" / "variables.data-00000-of-00001"
@@ -330,12 +338,29 @@ class TestDamaged:
 
   @pytest.mark.parametrize("change", [
       lambda content: content[:len(content) // 2],
-      lambda content: b"\xff" * 99])
+      lambda content: b"\xff" * 99, lambda content: b""])
   def test_broken_graph(self, path_of, change):
     path = path_of("export")
     graph = path / "saved_model.pb"
     graph.write_bytes(change(graph.read_bytes()))
     assert "cannot be read as the graph of a SavedModel" in refusal(path)
+
+  @pytest.mark.parametrize("constant", [
+      tf.make_tensor_proto(["a", "b", "c"]),
+      tf.make_tensor_proto([True, False, True]),
+      tf.make_tensor_proto([1j, 2j, 3j])])
+  def test_mean_that_is_no_number(self, path_of, constant):
+    path = path_of("export")
+    content = (path / "saved_model.pb").read_bytes()
+    model = saved_model_pb2.SavedModel.FromString(content)
+    for function in model.meta_graphs[0].graph_def.library.function:
+      for node in function.node_def:
+        shape = node.attr["value"].tensor.tensor_shape
+        if node.op == "Const" and [d.size for d in shape.dim] == [3]:
+          node.attr["value"].tensor.CopyFrom(constant)
+    (path / "saved_model.pb").write_bytes(model.SerializeToString())
+    assert hub_graph.read(path / "saved_model.pb") == hub_graph.Built(
+        "torch", None, None)
 
   @pytest.mark.parametrize("content", [
       b"[]", b"{", b"\xff", b"[" * 100_000, b" " * (5 << 20)])

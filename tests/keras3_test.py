@@ -10,6 +10,7 @@ import json
 import pathlib
 import shutil
 import struct
+import tracemalloc
 import zipfile
 
 import h5py
@@ -298,6 +299,38 @@ class TestArchives:
     rezipped(archive, config=b" " * (33 << 20) + b"{}",
              compression=zipfile.ZIP_DEFLATED)
     assert "config.json has 34603010 bytes" in refusal(archive)
+
+  @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+  def test_packing_without_a_limit(self, archive, method):
+    """A few bytes of these become any number at once, whatever is stated."""
+    rezipped(archive, compression=method)
+    assert f"packed by method {method}" in refusal(archive)
+
+  def test_configuration_larger_than_stated(self, archive):
+    rezipped(archive, config=bytes(80 << 20),
+             compression=zipfile.ZIP_DEFLATED)
+    content = archive.read_bytes().replace(
+        struct.pack("<L", 80 << 20), struct.pack("<L", 1000))
+    archive.write_bytes(content)
+    tracemalloc.start()
+    assert "cannot be read as a .keras" in refusal(archive)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
+
+  def test_large_directory(self, archive):
+    with zipfile.ZipFile(archive, "a") as z:
+      for i in range(70):
+        z.writestr(zipfile.ZipInfo(f"{i}" + "x" * 64_000), b"")
+    assert not keras3.recognises(archive)
+    assert "directory has more than" in refusal(archive)
+
+  def test_archive_without_its_end(self, archive):
+    content = archive.read_bytes()
+    for cut in (len(content) - 30, len(content) // 2):
+      archive.write_bytes(content[:cut])
+      assert keras3.recognises(archive)
+      assert "cannot be read as a .keras" in refusal(archive)
 
   @pytest.mark.parametrize("config", [
       b"[]", b"{", b"[" * 100_000, b"\xff\xfe\x00", b"1"])

@@ -360,11 +360,32 @@ def test_a_file_that_shrinks_after_it_was_opened(saved):
 
 @pytest.mark.parametrize("data", [
     b"", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"\x89HDF\r\n\x1a\n", b"\x80",
-    b"<html>", bytes(100), by_hand.zipped(b"N.")[:-4]])
+    b"<html>", bytes(100)])
 def test_what_is_no_torch_file(saved, data):
   path = saved(data)
   assert not torch_file.recognises(path)
   refusal(path)
+
+
+def test_an_archive_without_its_end_is_still_one_of_torch(saved):
+  """Otherwise a download that broke off would be "of no known format"."""
+  whole = by_hand.zipped(by_hand.state_dict(by_hand.tensor()),
+                         {"0": VALUES.tobytes()})
+  for cut in (-4, -40, len(whole) // 2, 50):
+    path = saved(whole[:cut])
+    assert torch_file.recognises(path)
+    assert "cannot be read as a torch checkpoint" in refusal(path)
+  assert not torch_file.recognises(saved(whole.replace(
+      b"archive/data.pkl", b"archive/data.txt")[:-40]))
+
+
+def test_containers_are_not_written_out_in_messages(saved):
+  """Thirty doublings of a tuple would be gigabytes of text."""
+  doubled = by_hand.PROTOCOL_2 + b"N" + b"2\x86" * 30 + b"."
+  deep = by_hand.PROTOCOL_2 + b"N" + b"\x85" * 100_000 + b"."
+  for content in (doubled, deep):
+    stream = pickle.dumps(by_hand.MAGIC, 2) + content
+    assert "its protocol is a tuple" in refusal(saved(stream))
 
 
 def test_values_are_read_one_tensor_at_a_time(saved):

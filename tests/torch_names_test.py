@@ -210,6 +210,16 @@ def test_other_families_of_timm_are_refused(save, name, part):
   assert "another family than RegNetX and RegNetY" in str(caught.value)
 
 
+def test_torchvisions_averaged_weights(save):
+  """AveragedModel counts beside the model that it wraps."""
+  names = ("module.s1.b1.f.a.weight", "module.s1.b1.f.a_bn.bias")
+  found = torch_checkpoint.read(save(
+      {"model_ema": by_hand.dictionary({
+          "n_averaged": tensor("0"), **{n: tensor("0") for n in names}})}))
+  assert found.unexpected == ()
+  assert {t.name for t in found.tensors.values()} == set(names)
+
+
 def test_prefixes_of_wrappers_and_counters(save):
   names = ("module._orig_mod.s1.b1.f.a.weight",
            "module._orig_mod.s1.b1.f.a_bn.num_batches_tracked",

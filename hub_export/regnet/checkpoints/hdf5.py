@@ -9,12 +9,15 @@ import io
 import math
 import struct
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
-_HEAP = b"GCOL\x01\0\0\0"  # Of strings of any length, such as attributes.
+# Of strings of any length, such as attributes; three bytes that the library
+# does not look at follow.
+_HEAP = b"GCOL\x01"
+_HEAP_HEADER_BYTES = 16
 _CHUNK = 1 << 20
 # h5py raises any of these on damaged files.
 DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError)
@@ -24,10 +27,15 @@ _CHUNK_BYTES = 1 << 20
 # Keras splits what has more than 64 KB; a damaged length would keep the
 # library busy, or the memory, for as long as it says.
 _ATTRIBUTE_BYTES = 1 << 20
+# The values of an attribute may all be one and the same string of the heap,
+# and are copied out of it at once. The largest RegNet has some 500 layers.
+_ATTRIBUTE_VALUES = 1024
+# Of one string: the configuration of the largest RegNet has 0.4 MB.
+_STRING_BYTES = 1 << 20
 
 
 def check_heaps(file: BinaryIO) -> None:
-  """Raises ValueError if reading a string would never end.
+  """Raises ValueError if reading a string would never end, or be very long.
 
   libhdf5 1.14 walks from object to object through a heap of strings, and stays
   where it is when one that is damaged claims to have no size. All of the file
@@ -51,16 +59,18 @@ def check_heaps(file: BinaryIO) -> None:
 def _check_heap(file: BinaryIO, start: int) -> None:
   """Raises ValueError if the objects of one heap do not lead to its end."""
   end = file.seek(0, io.SEEK_END)
-  file.seek(start + len(_HEAP))
+  place = start + _HEAP_HEADER_BYTES
+  file.seek(place - 8)
   size, = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
   end = min(end, start + size)
-  place = start + len(_HEAP) + 8
   while place + 16 <= end:
     file.seek(place)
     index, size = struct.unpack("<H6xQ", file.read(16))
     step = size if index == 0 else 16 + -(-size // 8) * 8
     if step == 0 or place + step > end:
       raise ValueError(f"the strings at byte {start} are damaged")
+    if index and size > _STRING_BYTES:
+      raise ValueError(f"a string at byte {place} has {size} bytes")
     place += step
 
 
@@ -102,32 +112,46 @@ def dataset(group: h5py.Group, path: str) -> h5py.Dataset:
     raise ValueError(
         f"{found.name} has {found.nbytes} bytes and is packed in chunks of "
         f"{math.prod(found.chunks) * found.dtype.itemsize}")
+  # The library unpacks a chunk to whatever size it has, and all filters one
+  # after another. Keras packs nothing.
+  if found.id.get_create_plist().get_nfilters():
+    raise ValueError(f"{found.name} is packed; expected plain values. h5repack "
+                     "-f NONE unpacks a file")
+  if found.id.get_storage_size() < found.nbytes:
+    raise ValueError(f"{found.name} was never written, or not all of it")
   return found
 
 
-def names(group: h5py.Group, attribute: str) -> list[str] | None:
+def names(group: h5py.Group, name: str) -> list[str] | None:
   """Returns a list of names, put together from chunks where it is split."""
-  if attribute in group.attrs:
-    chunks = [_value(group, attribute)]
+  if name in group.attrs:
+    chunks = [attribute(group, name)]
   else:
     chunks = []
-    while f"{attribute}{len(chunks)}" in group.attrs:
-      chunks.append(_value(group, f"{attribute}{len(chunks)}"))
+    while f"{name}{len(chunks)}" in group.attrs:
+      chunks.append(attribute(group, f"{name}{len(chunks)}"))
     if not chunks:
       return None
   return [n.decode() if isinstance(n, bytes) else str(n)
           for chunk in chunks for n in chunk]
 
 
-def _value(group: h5py.Group, attribute: str) -> np.ndarray:
-  """Returns an attribute, if it has a size that one may have."""
-  stated = group.attrs.get_id(attribute)
+def attribute(found: h5py.Group | h5py.Dataset, name: str) -> Any:
+  """Returns an attribute as h5py has it, None if there is none.
+
+  Raises:
+    ValueError: if it has a size that none should have.
+  """
+  if name not in found.attrs:
+    return None
+  stated = found.attrs.get_id(name)
   count = math.prod(stated.shape or ())
-  if max(count, 1) * stated.dtype.itemsize > _ATTRIBUTE_BYTES:
+  if count > _ATTRIBUTE_VALUES or (
+      max(count, 1) * stated.dtype.itemsize > _ATTRIBUTE_BYTES):
     raise ValueError(
-        f"its attribute {attribute} would have {count} values of "
+        f"its attribute {name} would have {count} values of "
         f"{stated.dtype.itemsize} bytes")
-  return group.attrs[attribute]
+  return found.attrs[name]
 
 
 def values(opener: Callable[[], h5py.File], name: str) -> np.ndarray:

@@ -18,7 +18,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from hub_export import errors
 
-_MAX_BYTES = 1 << 30   # The graph of the largest RegNet has some 10 MB.
+# The graph of the largest RegNet has some 10 MB. Parsed, a message of two bytes
+# takes some fifty.
+_MAX_BYTES = 128 << 20
 _MAX_STEPS = 8         # Between the images and the first convolution.
 _STRIDES = [1, 2, 2, 1]
 _SYMMETRIC = [[0, 0], [1, 1], [1, 1], [0, 0]]
@@ -43,6 +45,8 @@ def read(path: pathlib.Path) -> Built | None:
     if size > _MAX_BYTES:
       raise ValueError(f"it has {size} bytes; at most {_MAX_BYTES} are read")
     model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    if not model.meta_graphs:
+      raise ValueError("it has no graph")
   except (OSError, ValueError, message.DecodeError) as e:
     raise errors.CheckpointError(
         f"{path} cannot be read as the graph of a SavedModel ({e}); expected a "
@@ -128,6 +132,7 @@ def _constant(node: node_def_pb2.NodeDef,
   if tuple(d.size for d in tensor.tensor_shape.dim) != shape:
     return None
   try:
-    return tf.make_ndarray(tensor)
-  except (TypeError, ValueError):
+    values = tf.make_ndarray(tensor)
+  except (TypeError, ValueError, KeyError):
     return None
+  return values if values.dtype.kind in "fiu" else None

@@ -33,13 +33,14 @@ from hub_export import errors
 from hub_export.regnet.checkpoints import hdf5
 from hub_export.regnet.checkpoints import keras_h5
 from hub_export.regnet.checkpoints import layout
+from hub_export.regnet.checkpoints import zips
 
 DESCRIPTION = "a .keras or .weights.h5 file of Keras 3 or tf_keras"
-_ZIP_MAGIC = b"PK\x03\x04"
 _WEIGHTS = "model.weights.h5"
 _CONFIG = "config.json"
+_MEMBERS = ("metadata.json", _CONFIG, _WEIGHTS)
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_MAX_CONFIG_BYTES = 32 << 20   # The largest RegNet's has 0.4 MB.
+_MAX_CONFIG_BYTES = 4 << 20    # The largest RegNet's has 0.4 MB.
 # The largest RegNet with three times its size for the optimizer: 7.7 GB.
 _MAX_WEIGHTS_BYTES = 16 << 30
 _MAX_RATIO = 100               # Weights hardly compress at all.
@@ -97,9 +98,11 @@ def recognises(path: pathlib.Path) -> bool:
   try:
     with path.open("rb") as f:
       magic = f.read(len(_HDF5_MAGIC))
-    if magic.startswith(_ZIP_MAGIC):
-      with zipfile.ZipFile(path) as archive:
-        return {_CONFIG, _WEIGHTS} <= set(archive.namelist())
+      if magic.startswith(zips.MAGIC):
+        try:
+          return {_CONFIG, _WEIGHTS} <= set(zips.opened(f).namelist())
+        except _DAMAGE:  # Such as an archive without its end.
+          return zips.first_name(f) in _MEMBERS
     if magic != _HDF5_MAGIC:
       return False
     with h5py.File(path, "r") as f:
@@ -143,12 +146,10 @@ def opened(path: pathlib.Path, verify: bool = True) -> File:
   """
   try:
     with path.open("rb") as f:
-      is_archive = f.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
-    if not is_archive:
-      with path.open("rb") as f:
+      if f.read(len(zips.MAGIC)) != zips.MAGIC:
         hdf5.check_heaps(f)
-      return File(path, {}, functools.partial(h5py.File, path, "r"))
-    with zipfile.ZipFile(path) as archive:
+        return File(path, {}, functools.partial(h5py.File, path, "r"))
+      archive = zips.opened(f)
       config = _config(archive)
       weights = _weights(path, archive, verify)
     hdf5.check_heaps(weights)
@@ -314,7 +315,7 @@ def _layer(group: h5py.Group, path: str, config: Any,
     variables = hdf5.member(group, "vars")
     if not isinstance(variables, h5py.Group):
       raise ValueError(f"{variables.name} is no group")
-    name = variables.attrs.get("name")
+    name = hdf5.attribute(variables, "name")
     name = name.decode() if isinstance(name, bytes) else name
     for number in range(len(variables)):
       dataset = hdf5.dataset(variables, str(number))
@@ -330,7 +331,8 @@ def _tensor(name: str, dataset: h5py.Dataset,
             opener: Callable[[], h5py.File]) -> layout.StoredTensor:
   read_values = functools.partial(hdf5.values, opener, dataset.name)
   # HDF5 has no bfloat16; Keras 3 writes the bits, and says so.
-  if dataset.dtype == np.uint16 and dataset.attrs.get("dtype") == "bfloat16":
+  if dataset.dtype == np.uint16 and (
+      hdf5.attribute(dataset, "dtype") == "bfloat16"):
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
     return layout.StoredTensor(name, dataset.shape, bfloat16,
                                lambda: read_values().view(bfloat16))
@@ -368,7 +370,8 @@ def _config(archive: zipfile.ZipFile) -> Mapping[str, Any]:
   """
   info = _member_info(archive, _CONFIG, _MAX_CONFIG_BYTES)
   try:
-    config = json.loads(archive.read(info))
+    with archive.open(info) as f:  # Its `read` might unpack much more.
+      config = json.loads(f.read(info.file_size))
   except RecursionError as e:
     raise ValueError(f"{_CONFIG} is nested too deeply") from e
   if not isinstance(config, dict):
@@ -411,6 +414,7 @@ def _member_info(archive: zipfile.ZipFile, name: str,
     raise ValueError(f"it holds {len(found)} members called {name}")
   if found[0].flag_bits & 1:
     raise ValueError(f"{name} is encrypted")
+  zips.check_packing(found[0])
   if found[0].file_size > max_bytes:
     raise ValueError(f"{name} has {found[0].file_size} bytes; at most "
                      f"{max_bytes} are read")
@@ -425,7 +429,7 @@ def _data_start(path: pathlib.Path, info: zipfile.ZipInfo) -> int:
     end = f.seek(0, io.SEEK_END)
   magic, name_bytes, extra_bytes = struct.unpack("<4s22xHH", header)
   start = info.header_offset + len(header) + name_bytes + extra_bytes
-  if magic != _ZIP_MAGIC or info.file_size != info.compress_size or (
+  if magic != zips.MAGIC or info.file_size != info.compress_size or (
       start + info.file_size > end):
     raise ValueError(f"{info.filename} is not where the archive says")
   return start

@@ -63,7 +63,7 @@ def read(path: pathlib.Path) -> layout.Layout:
       if f.get("model_weights", getlink=True) is not None:
         group = hdf5.member(f, "model_weights")
       stored = _stored(path, group)
-      metadata = f.attrs.get(METADATA_ATTRIBUTE)
+      metadata = hdf5.attribute(f, METADATA_ATTRIBUTE)
       metadata = json.loads(metadata) if metadata is not None else None
   except hdf5.DAMAGE as e:
     raise errors.CheckpointError(

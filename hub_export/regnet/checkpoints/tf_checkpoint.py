@@ -162,6 +162,9 @@ def read(path: pathlib.Path) -> layout.Layout:
     CheckpointError: as `open_reader`.
   """
   opened = open_reader(path)
+  # Nothing in it is needed, but the other readers could not tell whose file
+  # this is if it cannot be read.
+  opened.object_graph()
   stored = {}
   try:
     for key in sorted(opened.shapes):

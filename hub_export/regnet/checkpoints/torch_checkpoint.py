@@ -56,6 +56,7 @@ def read(path: pathlib.Path, kind: str | None = None) -> layout.Layout:
         for name, tensor in state.items()
         if isinstance(name, str) and isinstance(tensor, torch_pickle.Tensor)}
     rest = tuple(torch_pickle.shown(n) for n in state if n not in entries)
+    entries.pop(torch_names.AVERAGES_COUNTER, None)
   prefix = torch_names.common_prefix(entries)
   names = [name.removeprefix(prefix) for name in entries]
   if (family := torch_names.other_family(names)) is not None:

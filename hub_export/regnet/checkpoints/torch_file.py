@@ -23,17 +23,16 @@ import numpy as np
 
 from hub_export import errors
 from hub_export.regnet.checkpoints import torch_pickle
+from hub_export.regnet.checkpoints import zips
 
-_ZIP_MAGIC = b"PK\x03\x04"
 _STREAM_MAGIC = 0x1950a86a20f9469cfc6c
 _STREAM_MAGICS = (  # As pickles of protocol 2 and up, and 0 and 1, have it.
     _STREAM_MAGIC.to_bytes(10, "little"), str(_STREAM_MAGIC).encode())
 _STREAM_PROTOCOL = 1001
-# The directory of an archive; 2,100 storages (the deepest variant with EMA
-# weights and optimizer state) take 0.3 MB.
-_MAX_DIRECTORY_BYTES = 4 << 20
-_LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # APPNOTE.TXT 4.3.7.
 _ENCRYPTED = 0x1
+# What zipfile raises on damaged archives.
+_ZIP_DAMAGE = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError,
+               struct.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +84,20 @@ class TorchFile:
 
 
 def recognises(path: pathlib.Path) -> bool:
-  """Returns whether the file is a torch file, by its first bytes or members."""
+  """Returns whether the file is a torch file, by its first bytes or members.
+
+  So is an archive without its end, or another damaged one, that starts as
+  torch's do.
+  """
   try:
     with path.open("rb") as f:
       head = f.read(64)
-      if head.startswith(_ZIP_MAGIC):
-        archive = zipfile.ZipFile(_Guarded(f))
-        return any(_is_pickle(name) for name in archive.namelist())
-  except (OSError, errors.CheckpointError, zipfile.BadZipFile,
-          NotImplementedError, ValueError):
+      if head.startswith(zips.MAGIC):
+        try:
+          return any(map(_is_pickle, zips.opened(f).namelist()))
+        except _ZIP_DAMAGE:
+          return _is_pickle(zips.first_name(f))
+  except OSError:
     return False
   return any(magic in head[:32] for magic in _STREAM_MAGICS)
 
@@ -107,7 +111,7 @@ def load(path: pathlib.Path) -> TorchFile:
   """
   try:
     with path.open("rb") as f:
-      if f.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC:
+      if f.read(len(zips.MAGIC)) == zips.MAGIC:
         return _load_zip(path, f)
       f.seek(0)
       return _load_stream(path, f)
@@ -115,9 +119,7 @@ def load(path: pathlib.Path) -> TorchFile:
     if str(e).startswith(str(path)):
       raise
     raise _damaged(path, str(e)) from e
-  # What zipfile raises on damaged archives.
-  except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError,
-          ValueError, struct.error) as e:
+  except (OSError, *_ZIP_DAMAGE) as e:
     raise _damaged(path, torch_pickle.shown(e)) from e
 
 
@@ -129,24 +131,6 @@ def _damaged(path: pathlib.Path, what: str) -> errors.CheckpointError:
       "torch, if its source is trusted.")
 
 
-class _Guarded:
-  """A file for zipfile that no directory makes take much memory."""
-
-  def __init__(self, file: BinaryIO):
-    self._file = file
-    self.seek, self.tell = file.seek, file.tell
-    self.seekable = file.seekable
-
-  def read(self, size: int = -1) -> bytes:
-    if size < 0 or size > _MAX_DIRECTORY_BYTES:
-      size = _MAX_DIRECTORY_BYTES + 1
-    data = self._file.read(size)
-    if len(data) > _MAX_DIRECTORY_BYTES:
-      raise errors.CheckpointError(
-          f"its directory has more than {_MAX_DIRECTORY_BYTES} bytes")
-    return data
-
-
 def _is_pickle(name: str) -> bool:
   """Returns whether a member is "<root>/data.pkl"."""
   return name.count("/") == 1 and name.endswith("/data.pkl")
@@ -155,7 +139,7 @@ def _is_pickle(name: str) -> bool:
 def _load_zip(path: pathlib.Path, file: BinaryIO) -> TorchFile:
   """Returns the content of a zip container."""
   file_bytes = path.stat().st_size
-  infos = zipfile.ZipFile(_Guarded(file)).infolist()
+  infos = zips.opened(file).infolist()
   members = {info.filename: info for info in infos}
   if len(members) != len(infos):
     raise errors.CheckpointError("it has two members of one name")
@@ -216,16 +200,18 @@ def _extent(file: BinaryIO, info: zipfile.ZipInfo,
   if info.flag_bits & _ENCRYPTED:
     raise errors.CheckpointError(f"its member {name!r} is encrypted")
   file.seek(info.header_offset)
-  header = file.read(_LOCAL_HEADER.size)
-  if len(header) != _LOCAL_HEADER.size or not header.startswith(_ZIP_MAGIC):
+  header = file.read(zips.LOCAL_HEADER.size)
+  if len(header) != zips.LOCAL_HEADER.size or (
+      not header.startswith(zips.MAGIC)):
     raise errors.CheckpointError(f"its member {name!r} is not where it is said")
-  *_, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
+  *_, name_bytes, extra_bytes = zips.LOCAL_HEADER.unpack(header)
   spelled = file.read(name_bytes)
   if spelled != info.orig_filename.encode(
       "utf-8" if info.flag_bits & 0x800 else "cp437"):
     raise errors.CheckpointError(
         f"its member {name!r} is not where it is said")
-  start = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
+  start = (info.header_offset + zips.LOCAL_HEADER.size + name_bytes +
+           extra_bytes)
   if start + info.file_size > file_bytes:
     raise errors.CheckpointError(f"its member {name!r} is cut off")
   return start, info.file_size

@@ -66,6 +66,8 @@ _NAMINGS = {
 SOURCES = tuple(_NAMINGS)
 _BGR_SOURCES = ("pycls",)
 _COUNTER = ".num_batches_tracked"  # Of training steps; no network needs it.
+# Of torch.optim.swa_utils.AveragedModel, beside "module.": torchvision's EMA.
+AVERAGES_COUNTER = "n_averaged"
 # What a wrapper of the model puts in front of every name: DataParallel,
 # torch.compile, and training modules that hold the model.
 _PREFIXES = ("module.", "_orig_mod.", "model.")

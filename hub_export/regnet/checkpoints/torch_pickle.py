@@ -155,7 +155,13 @@ def load(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
 
 
 def shown(value: object) -> str:
-  """Returns a hostile text fit for a message: short, and in one line."""
+  """Returns a hostile value fit for a message: short, and in one line.
+
+  Of a container only what it is: tuples of tuples of the same tuple may be
+  spelled in a few bytes, and would be written out for ever.
+  """
+  if not isinstance(value, (str, bytes, int, float, Exception, type(None))):
+    return f"a {type(value).__name__}"
   text = "".join(c if c.isprintable() else "?" for c in str(value)[:200])
   return text if len(text) < 120 else f"{text[:117]}..."
 
