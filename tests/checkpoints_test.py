@@ -20,6 +20,7 @@ from tf_keras.src.applications import regnet
 from hub_export import errors
 from hub_export.regnet import checkpoints
 from hub_export.regnet import variants
+from hub_export.regnet import wishes
 from tests import regnety_standin
 
 # Stages of one block each, 8, 16, 24 and 32 channels wide.
@@ -111,6 +112,10 @@ def rewritten(tf_prefix, target, change):
   tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=[str(target)],
                                 destination_prefix=f"{target}_merged")
   return target.with_name(f"{target.name}_merged")
+
+
+def test_every_format_can_be_asked_for():
+  assert set(checkpoints.READERS) == set(wishes.FORMATS)
 
 
 class TestSound:
