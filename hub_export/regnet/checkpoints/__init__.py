@@ -110,8 +110,8 @@ def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
   """Returns the checkpoint at `path`, read through and checked.
 
   Args:
-    path: A file or directory in one of `wishes.FORMATS`; a TensorFlow checkpoint by
-      its prefix, one of its files, or the directory.
+    path: A file or directory in one of `wishes.FORMATS`; a TensorFlow
+      checkpoint by its prefix, one of its files, or the directory.
     variant: What it is to be; None for what its tensors say.
     format_name: One of `wishes.FORMATS`; None to find out by the content.
     convention: How the network is built, for the files that do not tell.
