@@ -29,6 +29,8 @@ KNOWN_SIZES = {
     (digits.NAME, "train"): 1_437,
 }
 
+_NOT_IN_TFDS = {labels.OWN: "one of its own, without a name",
+                "imagenet12k": "ImageNet-12k"}
 _IMAGENET_SPLITS = ("test", "train", "validation")
 
 
@@ -77,10 +79,11 @@ def open(name: str, split: str,  # pylint: disable=redefined-builtin
     HubExportError: if it is damaged, incomplete or not one of images and
       labels.
   """
-  if name == labels.OWN:
+  if name in _NOT_IN_TFDS:
     raise errors.UnavailableError(
-        "the export names no data set that it could be measured on; name one "
-        "with --dataset and --split")
+        f"the export's data set is {_NOT_IN_TFDS[name]}, which TensorFlow "
+        "Datasets does not have; if you have one with the same classes, name "
+        "it with --dataset and --split")
   # Its splits are known even where it is not prepared.
   if name == "imagenet2012" and split not in _IMAGENET_SPLITS:
     raise errors.UsageError(

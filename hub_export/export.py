@@ -304,8 +304,9 @@ def _summarise(written, is_demo: bool, passed: bool) -> None:
     return
   _say("\nMade:" if any(w.is_new for w in written) else "\nAlready there:")
   for w in written:
+    card = export_dirs.card_path(w.export_dir)
     _say(f"{_MADE_PREFIX}  {program.shown_path(w.export_dir)}/\n"
-         f"  card        {program.shown_path(export_dirs.card_path(w.export_dir))}")
+         f"  card        {program.shown_path(card)}")
   if is_demo:
     _say("They are a demo on digits, not ImageNet models.")
   paths = [str(program.shown_path(w.export_dir)) for w in written]

@@ -196,7 +196,7 @@ class WeightsDigest:
       ValueError: if the name does not come after the one before.
     """
     if name <= self._last:
-      raise ValueError(f"{name} comes after {self._last}; expected sorted names")
+      raise ValueError(f"{name} comes after {self._last}, out of order")
     self._last = name
     values = tensor.astype("<f4", order="C", copy=False)
     for digest in ((self._whole,) if name.startswith("head/")

@@ -13,6 +13,7 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
 import tf_keras
 from tf_keras.src.applications import regnet
@@ -20,6 +21,8 @@ from tf_keras.src.applications import regnet
 from hub_export import errors
 from hub_export.regnet import checkpoints
 from hub_export.regnet import variants
+from hub_export.regnet import wishes
+from hub_export.regnet.checkpoints import torch_names
 from tests import regnety_standin
 
 # Stages of one block each, 8, 16, 24 and 32 channels wide.
@@ -111,6 +114,35 @@ def rewritten(tf_prefix, target, change):
   tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=[str(target)],
                                 destination_prefix=f"{target}_merged")
   return target.with_name(f"{target.name}_merged")
+
+
+def test_every_format_can_be_asked_for():
+  assert set(checkpoints.READERS) == set(wishes.FORMATS)
+
+
+def test_never_whole_in_memory(tmp_path):
+  """Of 13 MB, the largest tensor has 1.5 MB, read, turned and converted."""
+  arch, = variants.architectures(variants.by_name("200mf"), "torch")
+  random_ = np.random.default_rng(0)
+  stored = {}
+  for name, shape in variants.tensor_shapes(arch, 1000).items():
+    values = random_.uniform(0.5, 1, shape).astype("f")
+    if len(shape) == 4:
+      values = np.ascontiguousarray(values.transpose(3, 2, 0, 1))
+    stored[torch_names.spelling("timm", name)] = (
+        np.ascontiguousarray(values.T) if len(shape) == 2 else values)
+  path = tmp_path / "weights"
+  safetensors.numpy.save_file(stored, path)
+  del stored
+  tracemalloc.start()
+  try:
+    opened_ = checkpoints.open(path, variants.by_name("200mf"))
+    assert sum(t.size for t in opened_.tensors.values()) == 3183844
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  assert path.stat().st_size > 12.7e6
+  assert peak < 7e6
 
 
 class TestSound:

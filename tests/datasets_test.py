@@ -106,6 +106,14 @@ class TestOpen:
     with pytest.raises(errors.UsageError, match="no split 'validatoin'.*valid"):
       datasets.open("imagenet2012", "validatoin", tmp_path)
 
+  @pytest.mark.parametrize("name,said", [
+      ("own", "of its own"), ("imagenet12k", "ImageNet-12k")])
+  def test_exports_of_other_data(self, tmp_path, name, said):
+    """Not misspelt: the check is not run, and the others are."""
+    with pytest.raises(errors.UnavailableError, match=said) as e:
+      datasets.open(name, "", tmp_path)
+    assert "--dataset" in str(e.value)
+
   def test_unknown_name(self, tmp_path):
     with pytest.raises(errors.UsageError, match="no data set 'imagnet'"):
       datasets.open("imagnet", "validation", tmp_path)

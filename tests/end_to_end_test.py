@@ -123,7 +123,7 @@ def test_export_says_what_it_made_and_what_comes_next(user, exported):
 def test_exporting_again_makes_no_new_version(user, exported):
   del exported
   out, _ = user.export()
-  assert out.count("unchanged: the newest version") == 2
+  assert out.count("unchanged: this version has") == 2
   assert "Already there:" in out
   assert export_dirs.versions(user.dir(_CLASSIFIER).parent) == [1]
 
@@ -158,8 +158,8 @@ def test_loading_from_the_address(url, published):
   np.testing.assert_array_equal(out["labels"], names[out["classes"]])
 
 
-def test_fine_tuning_from_the_address(url, published, tmp_path):
-  """Batch 32 on a CPU through KerasLayer; then saved and loaded again."""
+def test_fine_tuning_from_the_address(user, url, published, tmp_path):
+  """Batch 32 on a CPU through KerasLayer; then saved, and exported again."""
   del published
   tf_keras.utils.set_random_seed(0)
   layer = hub.KerasLayer(f"{url}/local/{_EXTRACTOR}/1", trainable=True,
@@ -183,6 +183,14 @@ def test_fine_tuning_from_the_address(url, published, tmp_path):
   model.save(tmp_path / "tuned")
   again = tf_keras.models.load_model(tmp_path / "tuned")
   np.testing.assert_allclose(again.predict(images, verbose=0), expected,
+                             atol=1e-4 * expected.std())
+  (tmp_path / "names.txt").write_text("dark\nbright\n")
+  out, _ = user.run(
+      "hub_export.export", f"--checkpoint={tmp_path / 'tuned'}",
+      f"--labels={tmp_path / 'names.txt'}", "--image_size=64")
+  assert "It is a regnety_200mf." in out
+  tuned = hub.load(str(user.dir("regnety200mf_own_classification")))
+  np.testing.assert_allclose(tuned(images), expected,
                              atol=1e-4 * expected.std())
 
 
@@ -240,6 +248,20 @@ def test_two_exports_at_once_get_two_versions(user, exported):
                     "--to=elsewhere", status=1)
   assert "not run" in err and "checks.check" in err
   assert not (user.home / "elsewhere").exists()
+
+
+def test_of_many_one_fails_and_the_others_are_exported(user, exported):
+  """Of the smallest there is a cached demo; none is trained of the largest."""
+  del exported
+  out, err = user.run("hub_export.export", "--variant=regnety_200mf,32gf",
+                      "--offline", "--jobs=2", status=1)
+  assert "keras:regnety320 is not in the cache" in out
+  rows = out[out.index("Checkpoint "):].splitlines()
+  assert [row.split()[:2] for row in rows[1:3]] == [
+      ["regnety_200mf", "passed"], ["regnety_32gf", "FAILED"]]
+  assert f"exports/local/{_CLASSIFIER}/1" in rows[1]
+  assert "1 exported, 1 failed" in out and "Traceback" not in out + err
+  assert export_dirs.versions(user.dir(_CLASSIFIER).parent) == [1]
 
 
 def test_killed_exports_leave_no_half_version(user, exported):

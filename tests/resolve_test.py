@@ -290,6 +290,23 @@ class TestLocal:
         (preprocessing.Resize("shorter", 329, "bicubic", True),), 288,
         (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
 
+  def test_what_it_is_fed_reaches_module_and_manifest(self, case, ten_classes):
+    mean, std = (0.5, 0.4, 0.3), (0.3, 0.2, 0.1)
+    plain, fed = (
+        next(iter(family.hub_modules(case(str(ten_classes), **said), "main")))
+        for said in ({}, {"mean": mean, "std": std, "image_size": 64,
+                          "channel_order": "BGR"}))
+    images = np.random.default_rng(0).uniform(size=(2, 40, 48, 3)).astype("f")
+    normalised = ((images - np.array(mean)) / np.array(std)).astype("f")
+    # tf_keras' own are 0 and 1; reversed kernels want reversed images.
+    expected = plain.root(normalised[..., ::-1].copy()).numpy()
+    np.testing.assert_allclose(
+        fed.root(images), expected, atol=1e-4 * expected.std())
+    assert fed.manifest["preprocessing"]["mean"] == list(mean)
+    assert fed.manifest["preprocessing"]["std"] == list(std)
+    assert fed.manifest["preprocessing"]["crop_px"] == 64
+    assert fed.manifest["checkpoint"]["channel_order"] == "BGR"
+
   def test_crop_larger_than_the_image(self, case, ten_classes):
     with pytest.raises(errors.UsageError, match="288"):
       case(str(ten_classes), image_size=288, resize=256)

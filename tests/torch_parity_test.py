@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from hub_export import preprocessing
+from hub_export.regnet import checkpoints
 from hub_export.regnet import network
 from hub_export.regnet import variants
 from hub_export.regnet.checkpoints import torch_checkpoint
@@ -100,6 +101,27 @@ def test_layout(file):
   assert is_y == ("_x." not in file)
   assert {name: t.shape for name, t in found.tensors.items()} == (
       variants.tensor_shapes(architecture(is_y), classes))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_opened_by_content_alone(file, tmp_path, monkeypatch):
+  """Whatever its name is; and all of it is what the reader gives."""
+  _, source, kind, classes = FILES[file]
+  arch = architecture("_x." not in file)
+  monkeypatch.setattr(
+      variants, "architectures",
+      lambda variant, rules: (arch,) if rules == "torch" else ())
+  path = tmp_path / "weights"
+  path.write_bytes((FIXTURES / file).read_bytes())
+  opened = checkpoints.open(path, variants.by_name("200mf"))
+  assert (opened.layout.source, opened.layout.format) == (source, kind)
+  assert opened.num_classes == classes
+  assert opened.channel_order == ("BGR" if source == "pycls" else "RGB")
+  expected = tensors(file)
+  assert set(opened.tensors) == set(expected)
+  for name, values in expected.items():
+    np.testing.assert_array_equal(opened.tensors[name], values)
+    assert opened.tensors[name].dtype == np.float32
 
 
 @pytest.mark.parametrize("size", ["even", "odd"])

@@ -31,7 +31,7 @@ _MAX_CLASSES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
-class _Reader:
+class Reader:
   """How files of one format are told from others, and read."""
   description: str
   recognises: Callable[[pathlib.Path], bool]
@@ -40,21 +40,21 @@ class _Reader:
 
 # By their formats, in the order in which they are asked: this project's own
 # modules lie in files that the readers after it would take for theirs.
-_READERS = {
-    "saved_model": _Reader(hub_saved_model.DESCRIPTION,
-                           hub_saved_model.recognises, hub_saved_model.read),
-    "safetensors": _Reader(
+READERS = {
+    "saved_model": Reader(hub_saved_model.DESCRIPTION,
+                          hub_saved_model.recognises, hub_saved_model.read),
+    "safetensors": Reader(
         "a .safetensors file of timm", safetensors_file.recognises,
         functools.partial(torch_checkpoint.read, kind="safetensors")),
-    "torch": _Reader(
+    "torch": Reader(
         "a .pth, .pyth or .bin file of timm, torchvision or pycls",
         torch_file.recognises,
         functools.partial(torch_checkpoint.read, kind="torch")),
-    "keras3": _Reader(keras3.DESCRIPTION, keras3.recognises, keras3.read),
-    "keras_h5": _Reader(keras_h5.DESCRIPTION, keras_h5.recognises,
-                        keras_h5.read),
-    "tf_checkpoint": _Reader(tf_checkpoint.DESCRIPTION,
-                             tf_checkpoint.recognises, tf_checkpoint.read),
+    "keras3": Reader(keras3.DESCRIPTION, keras3.recognises, keras3.read),
+    "keras_h5": Reader(keras_h5.DESCRIPTION, keras_h5.recognises,
+                       keras_h5.read),
+    "tf_checkpoint": Reader(tf_checkpoint.DESCRIPTION,
+                            tf_checkpoint.recognises, tf_checkpoint.read),
 }
 # How the program that wrote a file builds the network.
 _CONVENTIONS = {"keras": "keras", "regnety": "regnety", "timm": "torch",
@@ -110,8 +110,8 @@ def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
   """Returns the checkpoint at `path`, read through and checked.
 
   Args:
-    path: A file or directory in one of `wishes.FORMATS`; a TensorFlow checkpoint by
-      its prefix, one of its files, or the directory.
+    path: A file or directory in one of `wishes.FORMATS`; a TensorFlow
+      checkpoint by its prefix, one of its files, or the directory.
     variant: What it is to be; None for what its tensors say.
     format_name: One of `wishes.FORMATS`; None to find out by the content.
     convention: How the network is built, for the files that do not tell.
@@ -199,11 +199,11 @@ def _convention(path: pathlib.Path, found: layout.Layout,
 def _detect(path: pathlib.Path, format_name: str | None) -> layout.Layout:
   """Returns the layout that the reader for the content of `path` finds."""
   if format_name is not None:
-    return _READERS[format_name].read(path)
-  for reader in _READERS.values():
+    return READERS[format_name].read(path)
+  for reader in READERS.values():
     if reader.recognises(path):
       return reader.read(path)
-  expected = "; ".join(r.description for r in _READERS.values())
+  expected = "; ".join(r.description for r in READERS.values())
   if not path.exists():
     raise errors.CheckpointError(
         f"{path} is not there; expected {expected}. Check the spelling.")
