@@ -322,15 +322,8 @@ class TestArchives:
     with zipfile.ZipFile(archive, "a") as z:
       for i in range(70):
         z.writestr(zipfile.ZipInfo(f"{i}" + "x" * 64_000), b"")
-    assert not keras3.recognises(archive)
+    assert keras3.recognises(archive)
     assert "directory has more than" in refusal(archive)
-
-  def test_archive_without_its_end(self, archive):
-    content = archive.read_bytes()
-    for cut in (len(content) - 30, len(content) // 2):
-      archive.write_bytes(content[:cut])
-      assert keras3.recognises(archive)
-      assert "cannot be read as a .keras" in refusal(archive)
 
   @pytest.mark.parametrize("config", [
       b"[]", b"{", b"[" * 100_000, b"\xff\xfe\x00", b"1"])
@@ -373,7 +366,7 @@ class TestArchives:
   def test_truncated(self, archive, part):
     content = archive.read_bytes()
     archive.write_bytes(content[:int(part * len(content))])
-    assert not keras3.recognises(archive)
+    assert keras3.recognises(archive)  # What broke off is told as such.
     assert "cannot be read as a .keras" in refusal(archive)
 
 

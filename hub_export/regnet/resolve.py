@@ -19,6 +19,7 @@ from hub_export.regnet import variants
 from hub_export.regnet import wishes as wishes_lib
 
 DEMO = requested.DEMO
+_LONGEST_TEXT = 20_000  # Characters.
 _TOLERANCE = 0.1  # Points; what identical preprocessing leaves open.
 # Multiply-adds of the largest network that a demo is trained of unasked: some
 # ten minutes on two cores.
@@ -215,7 +216,7 @@ def _as_exported(checkpoint: checkpoints.Checkpoint,
     CheckpointError: if the manifest is not one of an export.
   """
   found = checkpoint.layout
-  if not found.manifest:
+  if found.manifest is None:
     source = catalog.SOURCES[
         found.source if found.source in catalog.SOURCES
         else _USUAL_SOURCE[checkpoint.architecture.convention.name]]
@@ -232,15 +233,17 @@ def _as_exported(checkpoint: checkpoints.Checkpoint,
         0, record["outputs"].get("num_classes"))
     return _Known(
         preprocessing.from_dict(record["preprocessing"]),
-        (str(record["licence"]["id"]), str(record["licence"]["text"])),
-        f"Exported again from {record['handle']}, of which this was said: "
-        f"{record['card']['training']}",
+        (_word(record["licence"]["id"]), _text(record["licence"]["text"])),
+        f"Exported again from {export_dirs.parse_handle(record['handle'])}, of "
+        f"which this was said: {_text(record['card']['training'])}",
         _of_manifest(record) if same_head else None, record["is_demo"] is True)
-  except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+  except (KeyError, TypeError, ValueError, OverflowError, AttributeError,
+          errors.HubExportError) as e:
     raise errors.CheckpointError(
         f"{path / export_dirs.MANIFEST} is not the manifest of an export "
-        f"({e!r}); expected the one that was written with it. Copy the export "
-        "again, or remove the file and say what it said by flags.") from e
+        f"({repr(e)[:200]}); expected the one that was written with it. Copy "
+        "the export again, or remove the file and say what it said by "
+        "flags.") from e
 
 
 def _own_dataset(checkpoint: checkpoints.Checkpoint,
@@ -265,14 +268,35 @@ def _of_manifest(manifest: Mapping[str, Any]) -> Dataset:
   """Returns the data set of an export's manifest."""
   record = manifest["dataset"]
   # Its infix stands in the module's name, after the variant.
-  name = manifest["handle"].split("/")[1]
+  name = export_dirs.parse_handle(manifest["handle"]).name
   infix = name.removeprefix(variants.compact_name(manifest["variant"]) + "_")
   for end in ("classification", "feature_extractor"):
     infix = infix.removesuffix(end)
   if manifest["form"] != "main":
     infix = infix.removesuffix(f"{manifest['form']}_")
-  return Dataset(record["name"], record["title"], record["split"],
-                 record["tfhub_tag"], infix)
+  tag = record["tfhub_tag"]
+  return Dataset(_word(record["name"]), _word(record["title"]),
+                 _word(record["split"]), None if tag is None else _word(tag),
+                 infix)
+
+
+def _word(value: Any) -> str:
+  """Returns a text of one line; ValueError if it is none.
+
+  A manifest that another wrote ends in this one's, in cards and on screens.
+  """
+  if not isinstance(value, str) or not value.isprintable() or (
+      len(value) > _LONGEST_TEXT):
+    raise ValueError(f"{str(value)[:80]!r} is no text in one line")
+  return value
+
+
+def _text(value: Any) -> str:
+  """Returns a text that may have several lines; ValueError if it is none."""
+  if isinstance(value, str):
+    _word(value.replace("\n", " "))
+    return value
+  return _word(value)
 
 
 def _own_labels(checkpoint: checkpoints.Checkpoint, path: pathlib.Path,

@@ -117,8 +117,6 @@ def dataset(group: h5py.Group, path: str) -> h5py.Dataset:
   if found.id.get_create_plist().get_nfilters():
     raise ValueError(f"{found.name} is packed; expected plain values. h5repack "
                      "-f NONE unpacks a file")
-  if found.id.get_storage_size() < found.nbytes:
-    raise ValueError(f"{found.name} was never written, or not all of it")
   return found
 
 
@@ -155,6 +153,13 @@ def attribute(found: h5py.Group | h5py.Dataset, name: str) -> Any:
 
 
 def values(opener: Callable[[], h5py.File], name: str) -> np.ndarray:
-  """Returns a dataset's values, from a file that is opened for them."""
+  """Returns a dataset's values, from a file that is opened for them.
+
+  Raises:
+    ValueError: if they were never written; the library would make up zeros.
+  """
   with opener() as f:
-    return f[name][()]
+    found = f[name]
+    if found.id.get_storage_size() < found.nbytes:
+      raise ValueError("it was never written, or not all of it")
+    return found[()]

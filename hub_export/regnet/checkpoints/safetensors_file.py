@@ -30,7 +30,10 @@ _DTYPES = {
 
 
 def recognises(path: pathlib.Path) -> bool:
-  """Returns whether the file starts with a header of safetensors."""
+  """Returns whether the file starts with a header of safetensors.
+
+  The header may be cut off: who downloaded half of a file is to be told so.
+  """
   try:
     length = _header_bytes(path)
     with path.open("rb") as f:
@@ -38,7 +41,8 @@ def recognises(path: pathlib.Path) -> bool:
   except OSError:
     return False
   return (start.endswith(b"{") and
-          2 <= length <= path.stat().st_size - _LENGTH_BYTES)
+          2 <= length <= max(path.stat().st_size - _LENGTH_BYTES,
+                             _MAX_HEADER_BYTES))
 
 
 def load(path: pathlib.Path) -> dict[str, layout.StoredTensor]:

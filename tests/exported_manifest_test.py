@@ -1,0 +1,111 @@
+"""The manifest of an export that comes from anyone: an error, or plain text."""
+
+import copy
+import dataclasses
+import pathlib
+
+import pytest
+
+from hub_export import errors
+from hub_export.regnet import checkpoints
+from hub_export.regnet import resolve
+from hub_export.regnet import variants
+from hub_export.regnet import wishes
+from hub_export.regnet.checkpoints import layout
+
+GOOD = {
+    "handle": "someone/regnety200mf_pets_classification/1",
+    "variant": "regnety_200mf", "form": "main", "is_demo": False,
+    "outputs": {"num_classes": 3},
+    "preprocessing": {
+        "resizes": [{"mode": "shorter", "size_px": 256, "antialias": True,
+                     "interpolation": "bilinear", "jpeg": False}],
+        "crop_px": 224, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+    "licence": {"id": "mit", "text": "MIT.\nFor all."},
+    "card": {"training": "By hand.\nFor long."},
+    "dataset": {"name": "pets", "title": "Pets", "split": "test",
+                "tfhub_tag": None},
+}
+ODD = (None, True, 3, float("nan"), "a\0b", "a\x1b[2J", "\ud800", [], ["a"], {},
+       {"a": 1}, 10 ** 400, "x" * 100_000)
+
+
+def known(manifest):
+  """Returns the data set, licence and so on that a manifest tells of."""
+  found = layout.Layout(
+      "hub", "saved_model", {}, (), (), (pathlib.Path("m"),), str, True,
+      manifest=manifest, convention="torch")
+  arch = variants.architectures(variants.by_name("regnety_200mf"), "torch")[0]
+  checkpoint = checkpoints.Checkpoint(
+      arch, checkpoints.Tensors(pathlib.Path("m"), {}, False), 3, found, "RGB",
+      {})
+  return resolve._as_exported(checkpoint, pathlib.Path("m"))
+
+
+def changed(path, value):
+  manifest = copy.deepcopy(GOOD)
+  place = manifest
+  for key in path[:-1]:
+    place = place[key]
+  place[path[-1]] = value
+  return manifest
+
+
+def paths(record, before=()):
+  """Yields where each value of nested records is."""
+  items = record.items() if isinstance(record, dict) else enumerate(record)
+  for key, value in items:
+    yield (*before, key)
+    if isinstance(value, (dict, list)):
+      yield from paths(value, (*before, key))
+
+
+def texts(told):
+  data = told.dataset
+  lines = [told.licence[0], *([] if data is None else [
+      data.name, data.title, data.split, data.infix])]
+  if data is not None and data.tfhub_tag is not None:
+    lines.append(data.tfhub_tag)
+  return lines, [told.licence[1], told.training]
+
+
+def test_what_an_export_writes():
+  told = known(GOOD)
+  assert told.dataset == resolve.Dataset("pets", "Pets", "test", None, "pets_")
+  assert told.licence == ("mit", "MIT.\nFor all.")
+  assert told.training.endswith("classification/1, of which this was said: "
+                                "By hand.\nFor long.")
+  assert told.preprocessing.std == (0.25,) * 3
+
+
+@pytest.mark.parametrize("path", list(paths(GOOD)), ids=str)
+def test_odd_values(path):
+  for value in ODD:
+    try:
+      lines, more = texts(known(changed(path, value)))
+    except errors.CheckpointError as e:
+      assert "is not the manifest of an export" in str(e)
+      assert len(str(e)) < 2000
+      continue
+    assert all(isinstance(t, str) and len(t) < 30_000 for t in lines + more)
+    assert all(line.isprintable() for line in lines)
+    assert all(text.replace("\n", "").isprintable() for text in more)
+
+
+@pytest.mark.parametrize("handle", [
+    "../../etc", "a/../1", "a/b\nc/1", "a/b", "a/" + "\0" + "/1", "a/b/0"])
+def test_handles_that_lead_elsewhere(handle):
+  with pytest.raises(errors.CheckpointError, match="is not a handle"):
+    known(changed(("handle",), handle))
+
+
+def test_a_manifest_of_nothing_is_none():
+  with pytest.raises(errors.CheckpointError, match="not the manifest"):
+    known({})
+
+
+def test_the_user_is_asked_nothing_where_all_is_known():
+  """As in `resolve`: what the manifest says stands unless a flag says more."""
+  told = known(GOOD)
+  assert resolve._fed(told.preprocessing, wishes.Wishes()) == told.preprocessing
+  assert dataclasses.asdict(told.dataset)["infix"] == "pets_"
