@@ -235,13 +235,20 @@ def test_prefixes_of_wrappers_and_counters(save):
   assert torch_names.common_prefix(["model.a", "model.module.b"]) == "model."
 
 
-def numpy_scalar(value):
+def numpy_scalar(value, order="<"):
   """Returns np.float64(value) as numpy 1 pickles it."""
-  data = np.float64(value).tobytes().decode("latin1")
+  data = np.array(value, f"{order}f8").tobytes().decode("latin1")
   return (by_hand.named("numpy.core.multiarray.scalar") + b"(" +
           by_hand.call("numpy.dtype", "f8", False, True) +
-          by_hand.literal((3, "<", None, None, None, -1, -1, 0)) + b"b" +
+          by_hand.literal((3, order, None, None, None, -1, -1, 0)) + b"b" +
           by_hand.call("_codecs.encode", data, "latin1") + b"tR")
+
+
+def test_figures_of_a_big_endian_machine_decide_as_well(save):
+  value, notes = value_of(save({
+      "model_state": state(1), "ema_state": state(2),
+      "test_err": numpy_scalar(29.5, ">"), "ema_err": numpy_scalar(28.5, ">")}))
+  assert value == 2 and "28.5 % against 29.5 %" in notes[0]
 
 
 @pytest.mark.parametrize("figures, value, part", [
