@@ -230,8 +230,6 @@ def _append(text: str, rule: Rule) -> str:
     if _LOAD not in text:
       text = _LOAD + ("\n" + text if text else "")
   lines.append(f'    srcs = ["{rule.source}"],\n')
-  if rule.is_heavy:
-    lines.append("    heavy = True,\n")
   if rule.kind != "pytest_test":
     lines.append('    srcs_version = "PY3",\n')
   if rule.deps:
