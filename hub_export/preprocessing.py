@@ -21,6 +21,7 @@ import tensorflow as tf
 # Of the training images of ImageNet-1k, as torchvision's references have them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_LARGEST_PX = 65_535  # The side of the largest JPEG.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Resize:
         or self.interpolation not in ("bilinear", "bicubic")):
       raise ValueError(f"unknown mode or interpolation in {self}")
     if not _is_size(self.size_px):
-      raise ValueError(f"size_px is no whole number from 1 up in {self}")
+      raise ValueError(
+          f"size_px is no whole number from 1 to {_LARGEST_PX} in {self}")
     if not (isinstance(self.antialias, bool) and isinstance(self.jpeg, bool)):
       raise ValueError(f"antialias or jpeg is neither true nor false in {self}")
 
@@ -62,7 +64,8 @@ class Preprocessing:
     """Raises ValueError if a field has no such value."""
     if not _is_size(self.crop_px):
       raise ValueError(
-          f"crop_px {self.crop_px!r} is no whole number from 1 up")
+          f"crop_px {self.crop_px!r} is no whole number from 1 to "
+          f"{_LARGEST_PX}")
     for name in ("mean", "std"):
       values = getattr(self, name)
       if len(values) != 3 or not all(
@@ -123,7 +126,8 @@ def from_dict(record: Mapping[str, Any]) -> Preprocessing:
 
 
 def _is_size(value: Any) -> bool:
-  return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+  return (isinstance(value, int) and not isinstance(value, bool) and
+          1 <= value <= _LARGEST_PX)
 
 
 def _resize(image: tf.Tensor, resize: Resize) -> tf.Tensor:

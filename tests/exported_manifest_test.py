@@ -82,11 +82,14 @@ def test_what_an_export_writes():
 def test_odd_values(path):
   for value in ODD:
     try:
-      lines, more = texts(known(changed(path, value)))
+      told = known(changed(path, value))
     except errors.CheckpointError as e:
       assert "is not the manifest of an export" in str(e)
       assert len(str(e)) < 2000
       continue
+    lines, more = texts(told)
+    sizes = [r.size_px for r in told.preprocessing.resizes]
+    assert max(sizes, default=0) < 1 << 16
     assert all(isinstance(t, str) and len(t) < 30_000 for t in lines + more)
     assert all(line.isprintable() for line in lines)
     assert all(text.replace("\n", "").isprintable() for text in more)
