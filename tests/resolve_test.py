@@ -112,6 +112,13 @@ class TestDefault:
     assert "Falling back to the demo checkpoint" in said
     assert str(demo_file) in said
 
+  def test_no_demo_for_images_of_another_size(self, case, demo_file):
+    with pytest.raises(errors.UnavailableError) as e:
+      case(None, image_size=256)
+    assert "keras:regnety002 is not in the cache" in str(e.value)
+    assert "--image_size asks for others" in str(e.value)
+    assert case.said == [] and demo_file.is_file()
+
   def test_damaged_in_the_cache_is_told_too(self, case, weights, published,
                                             demo_file):
     put_into_cache(case, weights)
@@ -333,6 +340,13 @@ class TestLocal:
     module = next(iter(family.hub_modules(resolved, "main")))
     assert "trained on" not in module.manifest["card"]["description"]
 
+  def test_says_who_said_how_it_is_fed(self, case, ten_classes):
+    usual = case(str(ten_classes)).training
+    assert usual.endswith("is fed as that source's are.")
+    for said in ({"mean": (0.5, 0.5, 0.5)}, {"image_size": 192}):
+      assert case(str(ten_classes), **said).training.endswith(
+          "is fed as the exporter says.")
+
   def test_name_too_long_for_the_file_system(self, case):
     with pytest.raises(errors.CheckpointError, match="too long"):
       case("x" * 300 + ".h5")
@@ -340,6 +354,8 @@ class TestLocal:
   def test_own_demo_file_is_still_a_demo(self, case, demo_file):
     resolved = case(str(demo_file))
     assert resolved.is_demo and resolved.dataset.name == "optical_digits"
+    with pytest.raises(errors.UsageError, match="--resize is not for the demo"):
+      case(str(demo_file), resize=256)
 
   @pytest.mark.parametrize("metadata", [
       "{}", "[]", "7", '"text"', '{"dataset": "optical_digits", "top1": "x"}',

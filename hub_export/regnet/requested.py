@@ -85,10 +85,6 @@ def check(item: Item, wishes: wishes_lib.Wishes) -> None:
   if item.checkpoint is None:
     wishes.check_published("the default checkpoint")
   elif item.checkpoint == DEMO:
-    wishes.check_published("the demo")
-    if wishes.feeding:
-      raise errors.UsageError(
-          f"--{next(iter(wishes.feeding))} is not for the demo, which knows "
-          "images of one size. Leave the flag out")
+    wishes.check_demo()
   elif item.checkpoint.startswith(_SOURCES):
     wishes.check_published(item.checkpoint)

@@ -119,6 +119,11 @@ def _default(variant: variants.Variant, cache: pathlib.Path,
       raise errors.UnavailableError(
           f"{e}\nNor is there a demo to fall back to: training one of this "
           "size would take long. --checkpoint=demo does it all the same") from e
+    if wishes.feeding:
+      raise errors.UnavailableError(
+          f"{e}\nThe demo is no replacement: it knows images of one size, and "
+          f"--{next(iter(wishes.feeding))} asks for others. Leave the flag out "
+          "to make do with it") from e
     say(f"{e}\nFalling back to the demo checkpoint: the same architecture, "
         "trained on small images of digits. It shows the way and is of no "
         "other use.")
@@ -157,7 +162,7 @@ def _local(path: pathlib.Path, url: str | None,
   for note in checkpoint.layout.notes:
     say(f"  {note}")
   if checkpoint.layout.metadata is not None:
-    wishes.check_published("the demo")
+    wishes.check_demo()
     return _as_demo(checkpoint)
   if len(checkpoint.layout.files) == 1:
     entry = catalog.by_hash(
@@ -173,7 +178,7 @@ def _own(checkpoint: checkpoints.Checkpoint, url: str | None,
          path: pathlib.Path, wishes: wishes_lib.Wishes,
          say: Callable[[str], None]) -> Resolved:
   """Returns a checkpoint of which only its file and the user can tell."""
-  known = _as_exported(checkpoint, path)
+  known = _as_exported(checkpoint, path, wishes)
   dataset = _own_dataset(checkpoint, wishes, known)
   licence = known.licence
   if wishes.licence is not None:
@@ -207,8 +212,8 @@ class _Known:
   is_demo: bool
 
 
-def _as_exported(checkpoint: checkpoints.Checkpoint,
-                 path: pathlib.Path) -> _Known:
+def _as_exported(checkpoint: checkpoints.Checkpoint, path: pathlib.Path,
+                 wishes: wishes_lib.Wishes) -> _Known:
   """Returns what the manifest of an earlier export says, or the usual.
 
   Raises:
@@ -225,7 +230,9 @@ def _as_exported(checkpoint: checkpoints.Checkpoint,
                             std=found.std or prep.std),
         ("custom", "Not stated by the exporter; ask before use."),
         "Not stated by the exporter. The file has the layout of the source "
-        f"{found.source!r}, and is fed as that source's are.", None, False)
+        f"{found.source!r}, and is fed as "
+        + ("the exporter says." if wishes.feeding or wishes.mean or wishes.std
+           else "that source's are."), None, False)
   try:
     record = found.manifest
     same_head = checkpoint.num_classes in (

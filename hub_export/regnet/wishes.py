@@ -82,6 +82,14 @@ class Wishes:
           f"--{next(iter(self.own))} is for checkpoints of your own; of {name} "
           "it is known. Leave the flag out")
 
+  def check_demo(self) -> None:
+    """Raises UsageError if something is said that the demo cannot heed."""
+    self.check_published("the demo")
+    if self.feeding:
+      raise errors.UsageError(
+          f"--{next(iter(self.feeding))} is not for the demo, which knows "
+          "images of one size. Leave the flag out")
+
   def _said(self, *names: str) -> dict[str, object]:
     return {name: getattr(self, name) for name in names
             if getattr(self, name) is not None}
