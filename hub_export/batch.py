@@ -36,6 +36,15 @@ class Outcome:
   output: str              # All of its standard output.
   seconds: float
 
+  @property
+  def reason(self) -> str:
+    """The line of `message` that says why it failed; "" if it did not."""
+    lines = self.message.splitlines() or [""]
+    if lines[0].startswith("Traceback "):
+      return lines[-1]
+    # Where no message came, all of the output stands in for one.
+    return next((line.strip() for line in lines if "FAILED" in line), lines[0])
+
 
 def run(module: str, jobs: Sequence[Job], parallel: int,
         on_end: Callable[[Outcome], None] = lambda outcome: None

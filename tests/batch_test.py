@@ -55,6 +55,17 @@ def test_one_failure_does_not_stop_the_others(program, tmp_path):
   assert told == outcomes
 
 
+@pytest.mark.parametrize("message, reason", [
+    ("", ""), ("export: no luck\nat all", "export: no luck"),
+    ("Traceback (most recent call last):\n  a line\nKeyError: 3",
+     "KeyError: 3"),
+    ("[1/3] Reading\n  x/1: passed\n  y/1: FAILED\nnumerics/golden: off",
+     "y/1: FAILED")])
+def test_reason(message, reason):
+  outcome = batch.Outcome(batch.Job("a", "a", ()), 1, message, "", 0.0)
+  assert outcome.reason == reason
+
+
 def test_as_many_at_once_as_allowed(program, tmp_path):
   jobs = [_job(tmp_path, str(i)) for i in range(4)]
   batch.run(program, jobs, 2)
