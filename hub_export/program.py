@@ -71,7 +71,7 @@ def quiet_start() -> Iterator[None]:
     os.dup2(held.fileno(), 2)
     try:
       yield
-    except BaseException:
+    except Exception:  # Not Ctrl-C, which needs no explanation.
       held.seek(0)
       os.write(kept, held.read())
       raise

@@ -83,11 +83,20 @@ def test_a_group_keeps_its_order(program, tmp_path):
       "start a", "end a", "start b", "end b", "start c", "end c"]
 
 
-def test_interrupted_it_ends_what_runs(program, tmp_path):
+@pytest.mark.parametrize("number, others", [
+    (signal.SIGINT, "SIG_DFL"), (signal.SIGTERM, "SIG_IGN")])
+def test_interrupted_it_ends_what_runs(program, tmp_path, number, others):
+  """Also in a shell's background, where SIGINT is ignored."""
   root = pathlib.Path(__file__).absolute().parents[1]
   process = subprocess.Popen(
       [sys.executable, "-c", f"""
+import signal
 from hub_export import batch
+if {others!r} == "SIG_IGN":
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+else:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 log = {str(tmp_path / "log")!r}
 jobs = [batch.Job(n, n, (n, log, "wait")) for n in "abc"]
 batch.run({program!r}, jobs, 2)
@@ -98,7 +107,7 @@ batch.run({program!r}, jobs, 2)
   while time.monotonic() < deadline and not (
       log.exists() and log.read_text().count("start") == 2):
     time.sleep(0.02)
-  process.send_signal(signal.SIGINT)
+  process.send_signal(number)
   # Each would sleep for a minute.
   assert process.wait(timeout=30) != 0
   assert log.read_text().count("start") == 2
