@@ -329,6 +329,10 @@ class TestLocal:
     resolved = case(str(_saved(tmp_path, 0)))
     assert resolved.checkpoint.num_classes == 0
     assert resolved.reported is None
+    # What it was trained on, nothing says.
+    assert resolved.dataset.name == "own"
+    named = case(str(tmp_path / "0.h5"), dataset="imagenet2012")
+    assert named.dataset == resolve.IMAGENET
 
   def test_nothing_is_made_up_of_an_own_file(self, case, tmp_path):
     """Its layout is tf_keras', its history is not."""

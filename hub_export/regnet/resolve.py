@@ -262,8 +262,9 @@ def _own_dataset(checkpoint: checkpoints.Checkpoint,
                    None, f"{slug}_")
   if known.dataset and wishes.labels is None:
     return known.dataset
-  if checkpoint.num_classes in (
-      0, len(labels.names(IMAGENET.name))) and wishes.labels is None:
+  # A backbone alone may have been trained on anything.
+  if (checkpoint.num_classes == len(labels.names(IMAGENET.name))
+      and wishes.labels is None):
     return IMAGENET
   return Dataset(labels.OWN, "images of the exporter's own", "", None, "own_")
 
