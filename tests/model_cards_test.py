@@ -260,6 +260,16 @@ class TestModuleCard:
     assert row in " ".join(card.split())
     assert validate.problems(card, m) == []
 
+  @pytest.mark.parametrize("classes", [1, 2, 3, 5, 95])
+  def test_few_classes(self, classes):
+    """Also as many as an image has channels."""
+    m = manifest()
+    m["outputs"]["num_classes"] = m["labels"]["count"] = classes
+    card = render.module_card(m, None)
+    assert validate.problems(card, m) == []
+    wrong = card.replace(rf"\[batch, {classes}\]", r"\[batch, 4\]")
+    assert any("row 'Output'" in p for p in validate.problems(wrong, m))
+
   def test_without_a_data_set(self):
     m = manifest()
     m["dataset"] = {"name": "own", "title": "Images of the exporter's own",
