@@ -229,10 +229,7 @@ def _as_exported(checkpoint: checkpoints.Checkpoint, path: pathlib.Path,
         dataclasses.replace(prep, mean=found.mean or prep.mean,
                             std=found.std or prep.std),
         ("custom", "Not stated by the exporter; ask before use."),
-        "Not stated by the exporter. The file has the layout of the source "
-        f"{found.source!r}, and is fed as "
-        + ("the exporter says." if wishes.feeding or wishes.mean or wishes.std
-           else "that source's are."), None, False)
+        _unstated(found.source, wishes), None, False)
   try:
     record = found.manifest
     same_head = checkpoint.num_classes in (
@@ -248,6 +245,20 @@ def _as_exported(checkpoint: checkpoints.Checkpoint, path: pathlib.Path,
         f"{path / export_dirs.MANIFEST} is not the manifest of an export "
         f"({e!r}); expected the one that was written with it. Copy the export "
         "again, or remove the file and say what it said by flags.") from e
+
+
+def _unstated(source: str, wishes: wishes_lib.Wishes) -> str:
+  """Returns what can be said of a training that nobody stated."""
+  if source == "hub":
+    what = "The file was saved from a module of this project"
+    usual = ("as such modules are by default, since it does not tell how "
+             "images were cut and scaled.")
+  else:
+    what = f"The file has the layout of the source {source!r}"
+    usual = "as that source's are."
+  if wishes.feeding or wishes.mean or wishes.std:
+    usual = "as the exporter says."
+  return f"Not stated by the exporter. {what}, and is fed {usual}"
 
 
 def _own_dataset(checkpoint: checkpoints.Checkpoint,
