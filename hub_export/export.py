@@ -246,7 +246,8 @@ def _export_all(plan: Sequence[requested.Item]) -> int:
     # Nobody reads all that each of many has to say; this must be seen.
     passed = "demo only" if _DEMO_NOTE in outcome.output else "passed"
     rows.append((outcome.job.name, "FAILED" if outcome.status else passed,
-                 f"{outcome.seconds:.0f}", ", ".join(made) or outcome.reason[:100]))
+                 f"{outcome.seconds:.0f}",
+                 ", ".join(made) or outcome.reason[:100]))
   _say(f"\n{batch.table(rows)}")
   failed = sum(bool(outcome.status) for outcome in outcomes)
   _say(f"\n{len(outcomes) - failed} exported, {failed} failed"

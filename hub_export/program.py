@@ -1,7 +1,8 @@
 """What the command-line programs have in common: flags, messages, exit status.
 
 Exit status: 0 done, 1 a `HubExportError` (its message is printed), 2 wrong
-usage, 130 interrupted, 143 terminated. Anything else is a bug and shows its traceback.
+usage, 130 interrupted, 143 terminated. Anything else is a bug and shows its
+traceback.
 
 Importing TensorFlow takes seconds, so programs import what needs it inside
 `main`: help texts and usage errors come at once.

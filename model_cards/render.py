@@ -381,7 +381,8 @@ def _channel_order(checkpoint: Mapping[str, Any]) -> list[tuple[str, str]]:
   if order is None:
     return []
   turned = "" if order == "RGB" else "; this module takes RGB all the same"
-  return [("Channel order", f"{markdown.text(order)} in the checkpoint{turned}")]
+  return [("Channel order",
+           f"{markdown.text(order)} in the checkpoint{turned}")]
 
 
 def _steps(preprocessing: Mapping[str, Any]) -> list[tuple[str, str]]:
