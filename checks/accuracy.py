@@ -132,7 +132,8 @@ def predict(predictors: Predict, evaluation_set: datasets.EvaluationSet,
               "expected numbers")
         best = tf.math.top_k(logits, min(5, logits.shape[1]))
         top.setdefault(name, []).append(best.indices.numpy())
-        gap = best.values[:, 0] - best.values[:, 1]
+        # Of a single class, its own: nothing else can come first.
+        gap = best.values[:, 0] - best.values[:, :2][:, -1]
         margins.setdefault(name, []).append(
             gap.numpy() / np.maximum(logits.std(axis=1), 1e-30))
       names += [file_name.decode() for file_name in batch["file_name"].numpy()]

@@ -36,7 +36,7 @@ def batch_sizes(subject: subject_lib.Subject) -> report.CheckResult:
   worst = 0.0
   for batch in (1, 3):
     worst = max(worst, subject_lib.difference(
-        _serve(subject, images[-batch:]), expected[-batch:]))
+        _serve(subject, images[-batch:]), expected[-batch:], scale=expected))
   return _agreement(worst, "batches of 1, 3 and 8")
 
 

@@ -143,14 +143,21 @@ def probe_images(batch: int, height: int, width: int, seed: int = 0
   return np.clip(waves + noise, 0, 1).astype(np.float32)
 
 
-def difference(found: Any, expected: Any) -> float:
-  """Returns the largest difference in standard deviations of `expected`.
+def difference(found: Any, expected: Any, scale: Any = None) -> float:
+  """Returns the largest difference in standard deviations of the outputs.
 
   Infinite if anything is not finite or the shapes differ.
+
+  Args:
+    found: What came out.
+    expected: What was to come out.
+    scale: The outputs whose standard deviation it is; by default `expected`.
+      A lone number, as of one image and one class, has none of its own.
   """
   found, expected = np.asarray(found), np.asarray(expected)
   if (found.shape != expected.shape or not np.isfinite(found).all()
       or not np.isfinite(expected).all()):
     return float("inf")
   largest = float(np.abs(found - expected).max(initial=0))
-  return largest / max(float(expected.std()), 1e-30) if largest else 0.0
+  spread = float(np.std(expected if scale is None else scale))
+  return largest / max(spread, 1e-30) if largest else 0.0

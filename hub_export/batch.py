@@ -36,6 +36,15 @@ class Outcome:
   output: str              # All of its standard output.
   seconds: float
 
+  @property
+  def reason(self) -> str:
+    """The line of `message` that says why it failed; "" if it did not."""
+    lines = self.message.splitlines() or [""]
+    if lines[0].startswith("Traceback "):
+      return lines[-1]
+    # Where no message came, all of the output stands in for one.
+    return next((line.strip() for line in lines if "FAILED" in line), lines[0])
+
 
 def run(module: str, jobs: Sequence[Job], parallel: int,
         on_end: Callable[[Outcome], None] = lambda outcome: None
@@ -102,7 +111,7 @@ class _Running:
       process = subprocess.Popen(command, **kwargs)
       self._processes.add(process)
       if self.is_stopped:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
     return process
 
   def ended(self, process: subprocess.Popen) -> None:
@@ -110,11 +119,15 @@ class _Running:
       self._processes.discard(process)
 
   def stop(self) -> None:
-    """Ends all, as Ctrl-C would; those to come as soon as they start."""
+    """Ends all, and those to come as soon as they start.
+
+    Not by SIGINT: what a shell runs in the background ignores it, and so does
+    all that is started from there.
+    """
     with self._lock:
       self.is_stopped = True
       for process in self._processes:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
 
 
 def _run(module: str, job: Job, running: _Running) -> Outcome:

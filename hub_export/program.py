@@ -1,7 +1,8 @@
 """What the command-line programs have in common: flags, messages, exit status.
 
 Exit status: 0 done, 1 a `HubExportError` (its message is printed), 2 wrong
-usage, 130 interrupted. Anything else is a bug and shows its traceback.
+usage, 130 interrupted, 143 terminated. Anything else is a bug and shows its
+traceback.
 
 Importing TensorFlow takes seconds, so programs import what needs it inside
 `main`: help texts and usage errors come at once.
@@ -10,6 +11,7 @@ Importing TensorFlow takes seconds, so programs import what needs it inside
 import contextlib
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +24,10 @@ from hub_export import errors
 
 # TensorFlow's C++ start-up chatter would bury what a program has to say.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+class _Terminated(KeyboardInterrupt):
+  """SIGTERM came: all that ends or tidies up after Ctrl-C does so now, too."""
 
 
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
@@ -38,12 +44,15 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
       _fail(f"unexpected argument {argv[1]!r}; expected only flags, "
             "--name=value. See --help.", 2)
     logging.set_verbosity(logging.WARNING)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
       return main(argv) or 0
     except errors.UsageError as e:
       return _print_error(e, 2)
     except errors.HubExportError as e:
       return _print_error(e, 1)
+    except _Terminated:
+      return _print_error("terminated; nothing half-written was left", 143)
     except KeyboardInterrupt:
       return _print_error("interrupted; nothing half-written was left", 130)
 
@@ -63,7 +72,7 @@ def quiet_start() -> Iterator[None]:
     os.dup2(held.fileno(), 2)
     try:
       yield
-    except BaseException:
+    except Exception:  # Not Ctrl-C, which needs no explanation.
       held.seek(0)
       os.write(kept, held.read())
       raise
@@ -119,6 +128,12 @@ def cache_dir() -> pathlib.Path:
         "there is no home directory to keep a cache in; set REGNETY_HUB_CACHE "
         "to a directory")
   return pathlib.Path(base, "regnety_hub")
+
+
+def _terminate(*_) -> None:
+  # By default the process would be gone at once, and leave temporary files and
+  # the processes that it started.
+  raise _Terminated
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -57,7 +57,8 @@ def module_card(manifest: Mapping[str, Any],
         licence_tag=_licence_tag(manifest),
         details=_details(manifest),
         signatures=_signatures(manifest),
-        preprocessing=_labelled(manifest["preprocessing"]),
+        preprocessing=_steps(manifest["preprocessing"]),
+        normalisation=_normalisation(manifest["preprocessing"]),
         evaluation=_evaluation(report) if report else [],
         measured=_measured(report),
         reported=_reported(manifest),
@@ -363,6 +364,7 @@ def _provenance(m: Mapping[str, Any],
       ("Checkpoint", markdown.code(m["checkpoint"]["location"])),
       ("Source, format", f"{markdown.text(m['checkpoint']['source'])}, "
        f"{markdown.code(m['checkpoint']['format'])}"),
+      *_channel_order(m["checkpoint"]),
       ("Weights, SHA-256", markdown.code(m["weights"]["sha256"])),
       ("Backbone, SHA-256", markdown.code(m["weights"]["backbone_sha256"])),
   ]
@@ -371,6 +373,29 @@ def _provenance(m: Mapping[str, Any],
   if r:
     rows.append(("Export, SHA-256", markdown.code(r["export_sha256"])))
   return rows
+
+
+def _channel_order(checkpoint: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Returns what the checkpoint's own network takes, where it is known."""
+  order = checkpoint.get("channel_order")
+  if order is None:
+    return []
+  turned = "" if order == "RGB" else "; this module takes RGB all the same"
+  return [("Channel order",
+           f"{markdown.text(order)} in the checkpoint{turned}")]
+
+
+def _steps(preprocessing: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Returns what is done to an image outside of the network, in order."""
+  inside = dict(_normalisation(preprocessing))
+  rows = [row for row in _labelled(preprocessing) if row[0] not in inside]
+  return sorted(rows, key=lambda row: row[0] != "resizes")
+
+
+def _normalisation(preprocessing: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Returns what the network itself takes off and divides by."""
+  return _labelled({k: preprocessing[k] for k in ("mean", "std")
+                    if k in preprocessing})
 
 
 def _collection_row(m: Mapping[str, Any],

@@ -86,6 +86,11 @@ class TestPredict:
     assert (found.top5.correct, found.top5.total) == (5, 6)
     assert set(batches) == {batch_size}  # The last one is filled up.
 
+  def test_a_single_class(self):
+    found, _ = _predict(Numbers([0, 0]), [[0.5], [-2.0]])
+    assert (found.top1.correct, found.top5.correct) == (2, 2)
+    assert found.margins.tolist() == [0, 0]
+
   @pytest.mark.parametrize("changes, message", [
       ({"num_examples": 7}, "6 examples of numbers/test were read; expected 7"),
       ({"names": ["a", "b", "c", "d", "e", "a"]}, "1 file names of numbers/"),

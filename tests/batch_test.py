@@ -55,6 +55,17 @@ def test_one_failure_does_not_stop_the_others(program, tmp_path):
   assert told == outcomes
 
 
+@pytest.mark.parametrize("message, reason", [
+    ("", ""), ("export: no luck\nat all", "export: no luck"),
+    ("Traceback (most recent call last):\n  a line\nKeyError: 3",
+     "KeyError: 3"),
+    ("[1/3] Reading\n  x/1: passed\n  y/1: FAILED\nnumerics/golden: off",
+     "y/1: FAILED")])
+def test_reason(message, reason):
+  outcome = batch.Outcome(batch.Job("a", "a", ()), 1, message, "", 0.0)
+  assert outcome.reason == reason
+
+
 def test_as_many_at_once_as_allowed(program, tmp_path):
   jobs = [_job(tmp_path, str(i)) for i in range(4)]
   batch.run(program, jobs, 2)
@@ -72,11 +83,20 @@ def test_a_group_keeps_its_order(program, tmp_path):
       "start a", "end a", "start b", "end b", "start c", "end c"]
 
 
-def test_interrupted_it_ends_what_runs(program, tmp_path):
+@pytest.mark.parametrize("number, others", [
+    (signal.SIGINT, "SIG_DFL"), (signal.SIGTERM, "SIG_IGN")])
+def test_interrupted_it_ends_what_runs(program, tmp_path, number, others):
+  """Also in a shell's background, where SIGINT is ignored."""
   root = pathlib.Path(__file__).absolute().parents[1]
   process = subprocess.Popen(
       [sys.executable, "-c", f"""
+import signal
 from hub_export import batch
+if {others!r} == "SIG_IGN":
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
+else:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 log = {str(tmp_path / "log")!r}
 jobs = [batch.Job(n, n, (n, log, "wait")) for n in "abc"]
 batch.run({program!r}, jobs, 2)
@@ -87,7 +107,7 @@ batch.run({program!r}, jobs, 2)
   while time.monotonic() < deadline and not (
       log.exists() and log.read_text().count("start") == 2):
     time.sleep(0.02)
-  process.send_signal(signal.SIGINT)
+  process.send_signal(number)
   # Each would sleep for a minute.
   assert process.wait(timeout=30) != 0
   assert log.read_text().count("start") == 2

@@ -238,6 +238,47 @@ class TestModuleCard:
         f"| `regnety006.h5` | 24,690,584 | `{'8a5f' * 16}` |"):
       assert row in rows
 
+  def test_normalisation_is_no_step_of_the_users(self):
+    m = manifest()
+    card = render.module_card(m, None)
+    inside = card.split("## Details")[1].split("### Signatures")[0]
+    steps = card.split("## Evaluation")[1].split("## Metrics")[0]
+    assert "| mean              | 0.485, 0.456, 0.406 |" in inside
+    assert "| std               | 0.229, 0.224, 0.225 |" in inside
+    assert "mean" not in steps and "std" not in steps
+    assert steps.index("| resizes |") < steps.index("| crop px |")
+    assert validate.problems(card, m) == []
+
+  @pytest.mark.parametrize("order, row", [
+      ("RGB", "| Channel order | RGB in the checkpoint |"),
+      ("BGR", "| Channel order | BGR in the checkpoint; this module takes RGB "
+       "all the same |")])
+  def test_channel_order_of_the_checkpoint(self, order, row):
+    m = manifest()
+    m["checkpoint"]["channel_order"] = order
+    card = render.module_card(m, None)
+    assert row in " ".join(card.split())
+    assert validate.problems(card, m) == []
+
+  @pytest.mark.parametrize("classes", [1, 2, 3, 5, 95])
+  def test_few_classes(self, classes):
+    """Also as many as an image has channels."""
+    m = manifest()
+    m["outputs"]["num_classes"] = m["labels"]["count"] = classes
+    card = render.module_card(m, None)
+    assert validate.problems(card, m) == []
+    wrong = card.replace(rf"\[batch, {classes}\]", r"\[batch, 4\]")
+    assert any("row 'Output'" in p for p in validate.problems(wrong, m))
+
+  def test_without_a_data_set(self):
+    m = manifest()
+    m["dataset"] = {"name": "own", "title": "Images of the exporter's own",
+                    "split": "", "tfhub_tag": None}
+    card = render.module_card(m, None)
+    assert "names no data set to measure it on" in card
+    assert "``" not in card.replace("```", "")
+    assert validate.problems(card, m) == []
+
   def test_without_report_says_so_and_how_to_measure(self):
     card = render.module_card(manifest(), None)
     assert "this card holds no measured number" in card

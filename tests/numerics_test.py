@@ -1,5 +1,7 @@
 """Tests of the numerics checks on sound exports and on planted faults."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -50,6 +52,21 @@ def test_fault(made, fault, name, message):
   result = CHECKS[name](made(fault=fault))
   assert result.status == "failed"
   assert message in result.message
+
+
+@pytest.mark.parametrize("company, status", [(0, "passed"), (1e-3, "failed")])
+def test_batch_sizes_of_a_single_class(company, status):
+  """One image's only logit has no spread of its own to measure by."""
+  def signature(images):
+    # float32 sums in another order, as it comes with another batch size.
+    rounding = 1e-7 * images.shape[0]
+    means = tf.reduce_mean(images, [1, 2, 3], keepdims=True)[:, 0, 0]
+    return {"logits": means * (1 + rounding) + company * images.shape[0]}
+
+  subject = types.SimpleNamespace(
+      preprocessing=types.SimpleNamespace(crop_px=8), output="logits",
+      signature=lambda name: signature)
+  assert numerics.batch_sizes(subject).status == status
 
 
 def test_feature_extractor_whose_image_bytes_differ(made):

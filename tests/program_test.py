@@ -15,13 +15,18 @@ _PROGRAM = '''"""Does a thing.
 
 More about the thing.
 """
+import os
+import signal
+import time
+
 from absl import flags
 from hub_export import errors
 from hub_export import program
 
 _NUMBER = flags.DEFINE_integer("number", 1, "How many things.")
 _ACTION = flags.DEFINE_enum(
-    "action", None, ["done", "three", "fail", "usage", "interrupt", "bug"],
+    "action", None, ["done", "three", "fail", "usage", "interrupt",
+              "terminate", "bug"],
     "What to do.", required=True)
 
 
@@ -36,6 +41,9 @@ def main(argv):
       raise errors.UsageError("the thing makes no sense")
     case "interrupt":
       raise KeyboardInterrupt
+    case "terminate":
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(30)
     case "bug":
       raise ZeroDivisionError("a bug")
 
@@ -65,6 +73,7 @@ def _run(tmp_path):
     ("fail", 1, "thing: cannot write the thing\n"),
     ("usage", 2, "thing: the thing makes no sense\n"),
     ("interrupt", 130, "thing: interrupted; nothing half-written was left\n"),
+    ("terminate", 143, "thing: terminated; nothing half-written was left\n"),
 ])
 def test_status_and_one_message(run, action, status, message):
   done = run(f"--action={action}", "--number=7")
@@ -103,7 +112,7 @@ def test_help(run, flag):
   assert (done.returncode, done.stderr) == (0, "")
   assert "Does a thing." in done.stdout
   assert "How many things." in done.stdout
-  assert "<done|three|fail|usage|interrupt|bug>" in done.stdout
+  assert "<done|three|fail|usage|interrupt|terminate|bug>" in done.stdout
 
 
 class TestUserPath:

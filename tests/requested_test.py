@@ -28,6 +28,10 @@ def _items(variant, checkpoint):
     (None, "torchvision:regnet_y_400mf/*", [
         ("regnety_400mf", "torchvision:regnet_y_400mf/IMAGENET1K_V1"),
         ("regnety_400mf", "torchvision:regnet_y_400mf/IMAGENET1K_V2")]),
+    ("200mf", "*pycls*", [
+        ("regnety_200mf", "pycls:RegNetY-200MF"),
+        ("regnety_200mf", "timm:regnety_002.pycls_in1k")]),
+    (None, "no_such_*.pth", [(None, "no_such_*.pth")]),
     ("regnetx_200mf,200mf", "timm:*PYCLS*", [
         ("regnetx_200mf", "timm:regnetx_002.pycls_in1k"),
         ("regnety_200mf", "timm:regnety_002.pycls_in1k")]),
@@ -49,6 +53,8 @@ def test_a_pattern_over_the_catalog_is_all_that_fits():
     (None, "timm:resnet*", "no checkpoint like"),
     ("all", "my.pth", "one variant only"),
     (None, "timm:regnety_006", "the catalog has no checkpoint"),
+    (None, "TIMM:regnety_006.pycls_in1k", "such as timm:regnety_006.pycls"),
+    (None, "", "--checkpoint is empty"),
 ])
 def test_what_cannot_be_meant(variant, checkpoint, fault):
   with pytest.raises(errors.UsageError, match=fault):
@@ -80,6 +86,7 @@ def test_wishes_that_are_granted(checkpoint, said):
 @pytest.mark.parametrize("said,fault", [
     ({"reported_top1": float("nan")}, "from 0 to 100"),
     ({"reported_top5": 90.0}, "--reported_top1"),
+    ({"reported_top1": 90.0, "reported_top5": 80.0}, "--reported_top5=80 is"),
     ({"reported_source": "me"}, "--reported_top1"),
     ({"split": "test"}, "--dataset"),
     ({"image_size": 224, "resize": 200}, "--resize=200"),
@@ -98,7 +105,10 @@ def test_three_numbers(values, numbers):
 @pytest.mark.parametrize("flag,values", [
     ("mean", ["0.5"]), ("mean", ["a", "0", "0"]), ("mean", []),
     ("mean", ["nan", "0", "0"]), ("std", ["0.2", "0.2", "0"]),
-    ("std", ["0.2", "0.2", "-0.2"])])
+    ("std", ["0.2", "0.2", "-0.2"]),
+    # On the scale of bytes.
+    ("mean", ["123.675", "116.28", "103.53"]), ("std", ["58.4", "57.1", "57.4"])
+])
 def test_other_than_three_numbers(flag, values):
   with pytest.raises(errors.UsageError, match=f"--{flag}="):
     wishes.three_numbers(flag, values)

@@ -112,6 +112,13 @@ class TestDefault:
     assert "Falling back to the demo checkpoint" in said
     assert str(demo_file) in said
 
+  def test_no_demo_for_images_of_another_size(self, case, demo_file):
+    with pytest.raises(errors.UnavailableError) as e:
+      case(None, image_size=256)
+    assert "keras:regnety002 is not in the cache" in str(e.value)
+    assert "--image_size asks for others" in str(e.value)
+    assert case.said == [] and demo_file.is_file()
+
   def test_damaged_in_the_cache_is_told_too(self, case, weights, published,
                                             demo_file):
     put_into_cache(case, weights)
@@ -339,6 +346,10 @@ class TestLocal:
     resolved = case(str(_saved(tmp_path, 0)))
     assert resolved.checkpoint.num_classes == 0
     assert resolved.reported is None
+    # What it was trained on, nothing says.
+    assert resolved.dataset.name == "own"
+    named = case(str(tmp_path / "0.h5"), dataset="imagenet2012")
+    assert named.dataset == resolve.IMAGENET
 
   def test_nothing_is_made_up_of_an_own_file(self, case, tmp_path):
     """Its layout is tf_keras', its history is not."""
@@ -350,6 +361,13 @@ class TestLocal:
     module = next(iter(family.hub_modules(resolved, "main")))
     assert "trained on" not in module.manifest["card"]["description"]
 
+  def test_says_who_said_how_it_is_fed(self, case, ten_classes):
+    usual = case(str(ten_classes)).training
+    assert usual.endswith("is fed as that source's are.")
+    for said in ({"mean": (0.5, 0.5, 0.5)}, {"image_size": 192}):
+      assert case(str(ten_classes), **said).training.endswith(
+          "is fed as the exporter says.")
+
   def test_name_too_long_for_the_file_system(self, case):
     with pytest.raises(errors.CheckpointError, match="too long"):
       case("x" * 300 + ".h5")
@@ -357,6 +375,8 @@ class TestLocal:
   def test_own_demo_file_is_still_a_demo(self, case, demo_file):
     resolved = case(str(demo_file))
     assert resolved.is_demo and resolved.dataset.name == "optical_digits"
+    with pytest.raises(errors.UsageError, match="--resize is not for the demo"):
+      case(str(demo_file), resize=256)
 
   @pytest.mark.parametrize("metadata", [
       "{}", "[]", "7", '"text"', '{"dataset": "optical_digits", "top1": "x"}',

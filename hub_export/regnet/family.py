@@ -147,10 +147,16 @@ def _card(resolved: resolve.Resolved, kind: str) -> dict[str, Any]:
       f"{task} with {name}, a convolutional network of the RegNet design space "
       f"with{'' if is_y else 'out'} squeeze-and-excitation, "
       f"{'for' if resolved.is_own else 'trained on'} {resolved.dataset.title}.")
-  limits = ("It has an answer to every image, also where none of its classes "
-            "is to be seen.")
-  use = ("Classifying photographs into the classes of the training data, and "
-         "fine-tuning for other image tasks.")
+  if kind == "classifier":
+    limits = ("It has an answer to every image, also where none of its classes "
+              "is to be seen.")
+    use = ("Classifying photographs into the classes of the training data, and "
+           "fine-tuning for other image tasks.")
+  else:
+    limits = ("It has features for every image, also for those that are unlike "
+              "all that it was trained on.")
+    use = ("Features of photographs for models of your own, and fine-tuning "
+           "for other image tasks.")
   if resolved.is_demo:
     description += (" This is a demo of the export pipeline on small images "
                     "of digits, not a model for use.")
@@ -158,7 +164,8 @@ def _card(resolved: resolve.Resolved, kind: str) -> dict[str, Any]:
               "nothing else. " + limits)
     use = "Trying out the pipeline from checkpoint to published model."
   return {
-      "title": title, "description": description, "architecture": "regnety" if is_y else "regnetx",
+      "title": title, "description": description,
+      "architecture": "regnety" if is_y else "regnetx",
       "training": resolved.training, "intended_use": use, "limits": limits,
       "references": [
           "Radosavovic, Kosaraju, Girshick, He, Dollár: Designing Network "

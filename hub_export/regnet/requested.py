@@ -50,7 +50,13 @@ def items(variant: str | None, checkpoint: str | None) -> list[Item]:
           "--variant=600mf, or --checkpoint with a file or a name of the "
           "catalog")
     return [Item(v, checkpoint) for v in wanted]
-  if checkpoint.startswith(_SOURCES):
+  if not checkpoint:
+    raise errors.UsageError(
+        "--checkpoint is empty; expected a path, a URL, a name of the catalog "
+        "or demo")
+  # A pattern may be one over all sources; no file is called like that.
+  if checkpoint.lower().startswith(_SOURCES) or (
+      any(c in checkpoint for c in "*?") and catalog.matching(checkpoint)):
     if any(c in checkpoint for c in "*?["):
       entries = [e for e in catalog.matching(checkpoint)
                  if wanted is None or e.variant in {v.name for v in wanted}]
@@ -85,10 +91,6 @@ def check(item: Item, wishes: wishes_lib.Wishes) -> None:
   if item.checkpoint is None:
     wishes.check_published("the default checkpoint")
   elif item.checkpoint == DEMO:
-    wishes.check_published("the demo")
-    if wishes.feeding:
-      raise errors.UsageError(
-          f"--{next(iter(wishes.feeding))} is not for the demo, which knows "
-          "images of one size. Leave the flag out")
+    wishes.check_demo()
   elif item.checkpoint.startswith(_SOURCES):
     wishes.check_published(item.checkpoint)

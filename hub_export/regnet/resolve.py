@@ -120,6 +120,11 @@ def _default(variant: variants.Variant, cache: pathlib.Path,
       raise errors.UnavailableError(
           f"{e}\nNor is there a demo to fall back to: training one of this "
           "size would take long. --checkpoint=demo does it all the same") from e
+    if wishes.feeding:
+      raise errors.UnavailableError(
+          f"{e}\nThe demo is no replacement: it knows images of one size, and "
+          f"--{next(iter(wishes.feeding))} asks for others. Leave the flag out "
+          "to make do with it") from e
     say(f"{e}\nFalling back to the demo checkpoint: the same architecture, "
         "trained on small images of digits. It shows the way and is of no "
         "other use.")
@@ -158,7 +163,7 @@ def _local(path: pathlib.Path, url: str | None,
   for note in checkpoint.layout.notes:
     say(f"  {note}")
   if checkpoint.layout.metadata is not None:
-    wishes.check_published("the demo")
+    wishes.check_demo()
     return _as_demo(checkpoint)
   if len(checkpoint.layout.files) == 1:
     entry = catalog.by_hash(
@@ -174,7 +179,7 @@ def _own(checkpoint: checkpoints.Checkpoint, url: str | None,
          path: pathlib.Path, wishes: wishes_lib.Wishes,
          say: Callable[[str], None]) -> Resolved:
   """Returns a checkpoint of which only its file and the user can tell."""
-  known = _as_exported(checkpoint, path)
+  known = _as_exported(checkpoint, path, wishes)
   dataset = _own_dataset(checkpoint, wishes, known)
   licence = known.licence
   if wishes.licence is not None:
@@ -208,8 +213,8 @@ class _Known:
   is_demo: bool
 
 
-def _as_exported(checkpoint: checkpoints.Checkpoint,
-                 path: pathlib.Path) -> _Known:
+def _as_exported(checkpoint: checkpoints.Checkpoint, path: pathlib.Path,
+                 wishes: wishes_lib.Wishes) -> _Known:
   """Returns what the manifest of an earlier export says, or the usual.
 
   Raises:
@@ -225,8 +230,7 @@ def _as_exported(checkpoint: checkpoints.Checkpoint,
         dataclasses.replace(prep, mean=found.mean or prep.mean,
                             std=found.std or prep.std),
         ("custom", "Not stated by the exporter; ask before use."),
-        "Not stated by the exporter. The file has the layout of the source "
-        f"{found.source!r}, and is fed as that source's are.", None, False)
+        _unstated(found.source, wishes), None, False)
   try:
     record = found.manifest
     same_head = checkpoint.num_classes in (
@@ -246,6 +250,20 @@ def _as_exported(checkpoint: checkpoints.Checkpoint,
         "flags.") from e
 
 
+def _unstated(source: str, wishes: wishes_lib.Wishes) -> str:
+  """Returns what can be said of a training that nobody stated."""
+  if source == "hub":
+    what = "The file was saved from a module of this project"
+    usual = ("as such modules are by default, since it does not tell how "
+             "images were cut and scaled.")
+  else:
+    what = f"The file has the layout of the source {source!r}"
+    usual = "as that source's are."
+  if wishes.feeding or wishes.mean or wishes.std:
+    usual = "as the exporter says."
+  return f"Not stated by the exporter. {what}, and is fed {usual}"
+
+
 def _own_dataset(checkpoint: checkpoints.Checkpoint,
                  wishes: wishes_lib.Wishes, known: _Known) -> Dataset:
   """Returns what the user, the manifest or the number of classes says."""
@@ -258,8 +276,9 @@ def _own_dataset(checkpoint: checkpoints.Checkpoint,
                    None, f"{slug}_")
   if known.dataset and wishes.labels is None:
     return known.dataset
-  if checkpoint.num_classes in (
-      0, len(labels.names(IMAGENET.name))) and wishes.labels is None:
+  # A backbone alone may have been trained on anything.
+  if (checkpoint.num_classes == len(labels.names(IMAGENET.name))
+      and wishes.labels is None):
     return IMAGENET
   return Dataset(labels.OWN, "images of the exporter's own", "", None, "own_")
 

@@ -51,6 +51,10 @@ class Wishes:
                if f is not None]
     if not all(math.isfinite(figure) for figure in figures):
       raise errors.UsageError("a reported accuracy is a number from 0 to 100")
+    if len(figures) == 2 and self.reported_top5 < self.reported_top1:
+      raise errors.UsageError(
+          f"--reported_top5={self.reported_top5:g} is less than "
+          f"--reported_top1={self.reported_top1:g}; expected at least as much")
     if self.reported_top1 is None and (figures or self.reported_source):
       raise errors.UsageError(
           "--reported_top5 and --reported_source need --reported_top1 as well")
@@ -82,6 +86,14 @@ class Wishes:
           f"--{next(iter(self.own))} is for checkpoints of your own; of {name} "
           "it is known. Leave the flag out")
 
+  def check_demo(self) -> None:
+    """Raises UsageError if something is said that the demo cannot heed."""
+    self.check_published("the demo")
+    if self.feeding:
+      raise errors.UsageError(
+          f"--{next(iter(self.feeding))} is not for the demo, which knows "
+          "images of one size. Leave the flag out")
+
   def _said(self, *names: str) -> dict[str, object]:
     return {name: getattr(self, name) for name in names
             if getattr(self, name) is not None}
@@ -92,7 +104,8 @@ def three_numbers(flag: str, values: Sequence[str] | None
   """Returns the numbers for R, G and B that a flag gives; None for None.
 
   Raises:
-    UsageError: if they are not three finite numbers, or a std is not over 0.
+    UsageError: if they are not three finite numbers up to 1, or a std is not
+      over 0.
   """
   if values is None:
     return None
@@ -101,9 +114,9 @@ def three_numbers(flag: str, values: Sequence[str] | None
   except ValueError:
     numbers = ()
   if (len(numbers) != 3 or not all(map(math.isfinite, numbers))
-      or (flag == "std" and min(numbers) <= 0)):
+      or max(numbers) > 1 or (flag == "std" and min(numbers) <= 0)):
     raise errors.UsageError(
         f"--{flag}={','.join(values)} is not what images are normalised by; "
         "expected numbers for R, G and B on the scale of 0 to 1, such as "
-        "0.485,0.456,0.406")
+        "0.485,0.456,0.406. Divide by 255 what is on the scale of bytes")
   return numbers
