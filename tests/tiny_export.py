@@ -52,6 +52,7 @@ def manifest(handle: str = HANDLE) -> dict[str, Any]:
       "companion": None, "is_demo": False,
       "checkpoint": {
           "source": "keras", "format": "keras_h5", "location": "keras:tiny",
+          "convention": "keras", "channel_order": "RGB",
           "files": [{"name": "tiny.h5", "sha256": "8a5f" * 16, "bytes": 4321}]},
       "weights": {"sha256": "1b7c" * 16, "backbone_sha256": "9d03" * 16},
       "parameters": {"trainable": 4096, "total": 4160},

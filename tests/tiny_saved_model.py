@@ -192,7 +192,9 @@ def write(output_dir: pathlib.Path, data_dir: pathlib.Path,
       "family": "tiny", "variant": "tiny", "kind": kind, "form": "portable",
       "companion": f"local/{names[not is_classifier]}", "is_demo": True,
       "checkpoint": {"source": "demo", "format": "keras_h5",
-                     "location": "demo", "files": [
+                     "location": "demo",
+                     "convention": "keras", "channel_order": "RGB",
+                     "files": [
                          {"name": "tiny.h5", "sha256": "5a" * 32, "bytes": 9}]},
       "weights": {
           "sha256": _digest(v for v in weights.items() if v[0] in root.names),
