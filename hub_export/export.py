@@ -147,6 +147,7 @@ def main(_: Sequence[str]) -> int:
     requested.check(item, wishes)
   if len(plan) > 1:
     return _export_all(plan)
+  requested.fetch(plan[0], program.cache_dir(), wishes)
   # It imports TensorFlow at the same time as this process does.
   with _QuickChecks() as checks:
     return _export(plan[0], wishes, checks)

@@ -120,6 +120,24 @@ def test_every_format_can_be_asked_for():
   assert set(checkpoints.READERS) == set(wishes.FORMATS)
 
 
+def test_a_near_miss_is_told_without_a_variant(path, monkeypatch):
+  """One tensor too many: what is wrong is that, not all of the network."""
+  monkeypatch.setattr(variants, "VARIANTS", (*variants.VARIANTS, TINY))
+  with h5py.File(path, "r+") as f:
+    f.attrs["layer_names"] = [*f.attrs["layer_names"], "stray"]
+    f.create_group("stray").attrs["weight_names"] = ["stray/gamma:0"]
+    f["stray"].create_dataset("stray/gamma:0", data=np.zeros(2, "f"))
+  with pytest.raises(errors.CheckpointError) as e:
+    checkpoints.open(path)
+  assert "unexpected: stray/gamma" in str(e.value) and "tiny" in str(e.value)
+  assert "missing" not in str(e.value)
+
+
+def test_another_network_is_no_near_miss(path):
+  with pytest.raises(errors.CheckpointError, match="no RegNetX or RegNetY"):
+    checkpoints.open(path)
+
+
 def test_never_whole_in_memory(tmp_path):
   """Of 13 MB, the largest tensor has 1.5 MB, read, turned and converted."""
   arch, = variants.architectures(variants.by_name("200mf"), "torch")

@@ -39,7 +39,8 @@ def known(manifest):
   checkpoint = checkpoints.Checkpoint(
       arch, checkpoints.Tensors(pathlib.Path("m"), {}, False), 3, found, "RGB",
       {})
-  return resolve._as_exported(checkpoint, pathlib.Path("m"))
+  return resolve._as_exported(
+      checkpoint, pathlib.Path("m"), wishes.Wishes())
 
 
 def changed(path, value):
@@ -112,3 +113,34 @@ def test_the_user_is_asked_nothing_where_all_is_known():
   told = known(GOOD)
   assert resolve._fed(told.preprocessing, wishes.Wishes()) == told.preprocessing
   assert dataclasses.asdict(told.dataset)["infix"] == "pets_"
+
+
+class TestLicence:
+  """What a publisher stated stays with what is made of the weights."""
+
+  def own(self, text, **said):
+    manifest = changed(("licence",), {"id": "cc-by-nc-4.0", "text": text})
+    found = layout.Layout(
+        "hub", "saved_model", {}, (), (), (pathlib.Path(__file__),), str, True,
+        manifest=manifest, convention="torch")
+    arch = variants.architectures(variants.by_name("regnety_200mf"), "torch")[0]
+    checkpoint = checkpoints.Checkpoint(
+        arch, checkpoints.Tensors(pathlib.Path("m"), {}, False), 0, found,
+        "RGB", {})
+    return resolve._own(checkpoint, None, pathlib.Path("m"),
+                        wishes.Wishes(**said), lambda text: None)
+
+  def test_a_publishers(self):
+    text = "CC-BY-NC-4.0, the licence of SWAG: no commercial use."
+    assert self.own(text).licence == text
+    assert self.own(text).location == GOOD["handle"]
+    with pytest.raises(errors.UsageError, match="no commercial use"):
+      self.own(text, licence="mit")
+
+  @pytest.mark.parametrize("text", [
+      "mit, as stated by the exporter.",
+      "Not stated by the exporter; ask before use."])
+  def test_the_exporters_own(self, text):
+    again = self.own(text, licence="Apache-2.0")
+    assert (again.licence_id, again.licence) == (
+        "apache-2.0", "Apache-2.0, as stated by the exporter.")

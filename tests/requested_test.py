@@ -73,6 +73,21 @@ def test_wishes_that_are_not_granted(checkpoint, said, fault):
     requested.check(item, wishes.Wishes(**said))
 
 
+def test_licences_that_nobody_has():
+  item, = requested.items("200mf", None)
+  with pytest.raises(errors.UsageError, match="cc-by-nc-4.0 or seer"):
+    requested.check(item, wishes.Wishes(accepted_licences=("seer", "mit")))
+
+
+def test_nothing_is_fetched_before_its_licence_is_accepted(tmp_path):
+  item, = requested.items(None, "timm:regnety_160.swag_ft_in1k")
+  with pytest.raises(errors.UsageError, match="--accept_license=cc-by-nc-4.0"):
+    requested.fetch(item, tmp_path, wishes.Wishes(offline=True))
+  accepted = wishes.Wishes(offline=True, accepted_licences=("CC-BY-NC-4.0",))
+  with pytest.raises(errors.UnavailableError, match="--offline"):
+    requested.fetch(item, tmp_path, accepted)
+
+
 @pytest.mark.parametrize("checkpoint,said", [
     ("my.h5", {"labels": pathlib.Path("x"), "mean": (0.0,) * 3}),
     ("keras:regnety002", {"image_size": 288, "interpolation": "bicubic"}),

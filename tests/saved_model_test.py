@@ -68,19 +68,20 @@ class TestVersions:
     assert forced == saved_model.Written(model_dir / "2", is_new=True)
     other_weights = _write(tmp_path, seed=1)
     assert other_weights == saved_model.Written(model_dir / "3", is_new=True)
-    # The newest version counts, not any.
-    assert _write(tmp_path).export_dir == model_dir / "4"
+    # Any version counts, the newest of them first.
+    assert _write(tmp_path) == saved_model.Written(
+        model_dir / "2", is_new=False)
     other_manifest = _write(tmp_path, title="Another")
-    assert other_manifest == saved_model.Written(model_dir / "5", is_new=True)
+    assert other_manifest == saved_model.Written(model_dir / "4", is_new=True)
 
-    assert _names(model_dir) == ["1", "2", "3", "4", "5"]
+    assert _names(model_dir) == ["1", "2", "3", "4"]
     assert tiny_export.tree(model_dir / "1") == before
-    for version in "12345":
+    for version in "1234":
       manifest = export_dirs.read_manifest(model_dir / version)
       assert manifest["handle"] == f"local/{tiny_module.NAME}/{version}"
     weights = {
         (model_dir / v / "variables" / "variables.data-00000-of-00001")
-        .read_bytes() for v in "1245"}
+        .read_bytes() for v in "124"}
     assert len(weights) == 1
 
   @pytest.mark.parametrize("left", ["7.md", "7.checks.json"])

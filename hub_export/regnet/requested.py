@@ -4,6 +4,7 @@ Nothing here imports TensorFlow, so that wrong usage is told at once.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 
 from hub_export import errors
@@ -88,9 +89,45 @@ def check_variant(entry: catalog.Entry,
 
 def check(item: Item, wishes: wishes_lib.Wishes) -> None:
   """Raises UsageError if a wish is not for this kind of checkpoint."""
+  unknown = {name.strip().lower() for name in wishes.accepted_licences
+             } - set(catalog.RESTRICTED)
+  if unknown:
+    raise errors.UsageError(
+        f"--accept_license={sorted(unknown)[0]} is no restricted licence of "
+        f"the catalog; expected {' or '.join(catalog.RESTRICTED)}")
   if item.checkpoint is None:
     wishes.check_published("the default checkpoint")
   elif item.checkpoint == DEMO:
     wishes.check_demo()
   elif item.checkpoint.startswith(_SOURCES):
     wishes.check_published(item.checkpoint)
+
+
+def check_licence(entry: catalog.Entry, wishes: wishes_lib.Wishes) -> None:
+  """Raises UsageError if a licence forbids uses and was not accepted."""
+  if entry.needs_acceptance and entry.licence_name not in (
+      name.strip().lower() for name in wishes.accepted_licences):
+    raise errors.UsageError(
+        f"{entry.name} is under {entry.licence_name.upper()}: "
+        f"{catalog.RESTRICTED[entry.licence_name]}. What you export from it is "
+        "so, too. Read the licence; if you accept it, add --accept_license="
+        f"{entry.licence_name}")
+
+
+def fetch(item: Item, cache: pathlib.Path, wishes: wishes_lib.Wishes) -> None:
+  """Brings what was asked for by name or URL into the cache.
+
+  Raises:
+    UsageError: if its licence was not accepted, or it is no URL of a file.
+    UnavailableError: if it cannot be had.
+    WriteError: if the cache cannot be written.
+  """
+  if item.checkpoint is None or item.checkpoint == DEMO:
+    return
+  if item.checkpoint.startswith(_SOURCES):
+    entry = catalog.by_name(item.checkpoint)
+    check_licence(entry, wishes)
+    catalog.fetch(entry, cache, wishes.offline)
+  elif "://" in item.checkpoint:
+    from hub_export import download  # pylint: disable=g-import-not-at-top
+    download.fetch_url(item.checkpoint, cache, wishes.offline)

@@ -20,6 +20,8 @@ from hub_export.regnet import wishes as wishes_lib
 
 DEMO = requested.DEMO
 _LONGEST_TEXT = 20_000  # Characters.
+_STATED = "as stated by the exporter."
+_UNSTATED = "Not stated by the exporter; ask before use."
 _TOLERANCE = 0.1  # Points; what identical preprocessing leaves open.
 # Multiply-adds of the largest network that a demo is trained of unasked: some
 # ten minutes on two cores.
@@ -135,22 +137,11 @@ def _published(entry: catalog.Entry, cache: pathlib.Path,
                wishes: wishes_lib.Wishes,
                say: Callable[[str], None]) -> Resolved:
   """Returns a checkpoint that the catalog knows, fetched if need be."""
-  _check_licence(entry, wishes)
+  requested.check_licence(entry, wishes)
   path = catalog.fetch(entry, cache, wishes.offline)
   checkpoint = checkpoints.open(path, variants.by_name(entry.variant),
                                 format_name=wishes.format_name)
   return _of_entry(checkpoint, entry, wishes, say)
-
-
-def _check_licence(entry: catalog.Entry, wishes: wishes_lib.Wishes) -> None:
-  """Raises UsageError if a licence forbids uses and was not accepted."""
-  if entry.needs_acceptance and entry.licence_name not in (
-      name.strip().lower() for name in wishes.accepted_licences):
-    raise errors.UsageError(
-        f"{entry.name} is under {entry.licence_name.upper()}: "
-        f"{catalog.RESTRICTED[entry.licence_name]}. What you export from it is "
-        "so, too. Read the licence; if you accept it, add --accept_license="
-        f"{entry.licence_name}")
 
 
 def _local(path: pathlib.Path, url: str | None,
@@ -170,7 +161,7 @@ def _local(path: pathlib.Path, url: str | None,
         export_dirs.file_sha256(checkpoint.layout.files[0]))
     if entry is not None:
       wishes.check_published(f"the published {entry.name}, which this is,")
-      _check_licence(entry, wishes)
+      requested.check_licence(entry, wishes)
       return _of_entry(checkpoint, entry, wishes, say)
   return _own(checkpoint, url, path, wishes, say)
 
@@ -180,11 +171,22 @@ def _own(checkpoint: checkpoints.Checkpoint, url: str | None,
          say: Callable[[str], None]) -> Resolved:
   """Returns a checkpoint of which only its file and the user can tell."""
   known = _as_exported(checkpoint, path, wishes)
+  if checkpoint.layout.source == "hub" and not known.handle and (
+      not wishes.feeding):
+    say("  The file does not tell how images are scaled and cut: taken as by "
+        "default for such weights. --image_size, --resize, --resize_mode, "
+        "--interpolation and --antialias say otherwise.")
   dataset = _own_dataset(checkpoint, wishes, known)
   licence = known.licence
   if wishes.licence is not None:
+    # Whoever stated it may state another; what a publisher stated stays, also
+    # for what was made of the weights.
+    if licence[1] != _UNSTATED and not licence[1].endswith(_STATED):
+      raise errors.UsageError(
+          f"--licence={wishes.licence} is not what the export was given on: "
+          f"{licence[1]} Leave the flag out")
     licence = (wishes.licence.lower(),
-               f"{wishes.licence}, as stated by the exporter.")
+               f"{wishes.licence}, {_STATED}")
   reported = None
   if wishes.reported_top1 is not None:
     reported = catalog.Accuracy(
@@ -194,7 +196,7 @@ def _own(checkpoint: checkpoints.Checkpoint, url: str | None,
   return Resolved(
       checkpoint=checkpoint, source=checkpoint.layout.source,
       # A user's directories are nobody's business: the name is enough.
-      location=url or checkpoint.layout.files[0].name,
+      location=url or known.handle or checkpoint.layout.files[0].name,
       files=_file_records(checkpoint), dataset=dataset,
       labels=_own_labels(checkpoint, path, dataset, wishes, say),
       preprocessing=_fed(known.preprocessing, wishes), reported=reported,
@@ -211,6 +213,7 @@ class _Known:
   training: str
   dataset: Dataset | None     # None if it is not known.
   is_demo: bool
+  handle: str | None          # Of the earlier export.
 
 
 def _as_exported(checkpoint: checkpoints.Checkpoint, path: pathlib.Path,
@@ -229,18 +232,20 @@ def _as_exported(checkpoint: checkpoints.Checkpoint, path: pathlib.Path,
     return _Known(
         dataclasses.replace(prep, mean=found.mean or prep.mean,
                             std=found.std or prep.std),
-        ("custom", "Not stated by the exporter; ask before use."),
-        _unstated(found.source, wishes), None, False)
+        ("custom", _UNSTATED),
+        _unstated(found.source, wishes), None, False, None)
   try:
     record = found.manifest
     same_head = checkpoint.num_classes in (
         0, record["outputs"].get("num_classes"))
+    handle = str(export_dirs.parse_handle(record["handle"]))
     return _Known(
         preprocessing.from_dict(record["preprocessing"]),
         (_word(record["licence"]["id"]), _text(record["licence"]["text"])),
-        f"Exported again from {export_dirs.parse_handle(record['handle'])}, of "
-        f"which this was said: {_text(record['card']['training'])}",
-        _of_manifest(record) if same_head else None, record["is_demo"] is True)
+        f"Exported again from {handle}, of which this was said: "
+        f"{_text(record['card']['training'])}",
+        _of_manifest(record) if same_head else None, record["is_demo"] is True,
+        handle)
   except (KeyError, TypeError, ValueError, OverflowError, AttributeError,
           errors.HubExportError) as e:
     raise errors.CheckpointError(
@@ -336,7 +341,10 @@ def _own_labels(checkpoint: checkpoints.Checkpoint, path: pathlib.Path,
   if not count:
     return ()
   if checkpoint.layout.manifest:
-    names = labels.from_file(path / export_dirs.LABELS)
+    try:
+      names = labels.from_file(path / export_dirs.LABELS)
+    except errors.UsageError as e:  # Not the user's list.
+      raise errors.CheckpointError(f"{e}; or copy the export again.") from e
     if len(names) == count:
       return names
   if labels.known(dataset.name) and len(labels.names(dataset.name)) == count:

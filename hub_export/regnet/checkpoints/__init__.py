@@ -132,7 +132,7 @@ def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
   rules = _convention(path, found, convention)
   num_classes = _num_classes(found)
   if variant is None:
-    variant = _recognised(found, rules, num_classes)
+    variant = _nearest(found, rules, num_classes)
     if variant is None:
       raise errors.CheckpointError(
           f"{path} has the tensors of no RegNetX or RegNetY that is known "
@@ -192,7 +192,7 @@ def _convention(path: pathlib.Path, found: layout.Layout,
     raise errors.UsageError(
         f"{path} does not tell how its network pads; expected --convention="
         "torch, keras or regnety, the source of the weights that it was "
-        "trained from (the manifest of the first export has it)")
+        "trained from (checkpoint.convention in the first export's manifest)")
   return wanted or known
 
 
@@ -260,6 +260,19 @@ def _recognised(found: layout.Layout, rules: str,
       if not _compared(found, arch, num_classes)[2]:
         return variant
   return None
+
+
+def _nearest(found: layout.Layout, rules: str,
+             num_classes: int) -> variants.Variant | None:
+  """Returns the variant that the tensors fit, or nearly do; None if none."""
+  counts = {}
+  for variant in variants.VARIANTS:
+    for arch in variants.architectures(variant, rules):
+      problems = _compared(found, arch, num_classes)[2]
+      counts[len(problems)] = counts.get(len(problems), variant)
+  fewest = min(counts)
+  # What differs in more is another network, not a damaged one of these.
+  return counts[fewest] if 4 * fewest <= len(found.tensors) else None
 
 
 def _values(path: pathlib.Path, stored: layout.StoredTensor) -> np.ndarray:
