@@ -25,7 +25,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from absl import flags
@@ -148,10 +148,7 @@ def main(_: Sequence[str]) -> int:
   export_dirs.check_publisher(_PUBLISHER.value)
   if _WRITTEN in os.environ:
     made = _Made(**json.loads(os.environ.pop(_WRITTEN)))
-    with _QuickChecks(_SPARING) as checks:
-      for export_dir in made.export_dirs:
-        checks.start(pathlib.Path(export_dir))
-      return _conclude(made, checks)
+    return _conclude(made, map(_passes_sparingly, made.export_dirs))
   wishes = _wishes()
   plan = requested.items(_VARIANT.value, _CHECKPOINT.value)
   for item in plan:
@@ -163,7 +160,7 @@ def main(_: Sequence[str]) -> int:
   with _QuickChecks() as checks:
     made = _export(plan[0], wishes, checks)
     if not made.is_large:
-      return _conclude(made, checks)
+      return _conclude(made, (checks.has_passed() for _ in made.export_dirs))
   return _begin_afresh(made)
 
 
@@ -243,12 +240,24 @@ def _begin_afresh(made: _Made) -> NoReturn:
             os.environ | {_WRITTEN: json.dumps(dataclasses.asdict(made))})
 
 
-def _conclude(made: _Made, checks: "_QuickChecks") -> int:
-  """Waits for the checks and tells; returns the exit status."""
+def _passes_sparingly(export_dir: str) -> bool:
+  """Has one large export checked, in as little memory as can be."""
+  with _QuickChecks(_SPARING) as checks:
+    checks.start(pathlib.Path(export_dir))
+    return checks.has_passed()
+
+
+def _conclude(made: _Made, passed: Iterable[bool]) -> int:
+  """Waits for the checks and tells; returns the exit status.
+
+  Args:
+    made: What was written.
+    passed: Whether each of it passed; to be had when the checks have ended.
+  """
   _say("[3/3] Quick checks, reports and cards")
-  passed = [checks.has_passed() for _ in made.export_dirs]
-  _summarise(made, all(passed))
-  return 0 if all(passed) else 1
+  all_passed = all(list(passed))
+  _summarise(made, all_passed)
+  return 0 if all_passed else 1
 
 
 def _export_all(plan: Sequence[requested.Item]) -> int:

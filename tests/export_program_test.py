@@ -22,7 +22,7 @@ def test_checks_that_are_killed_are_told_of_with_what_to_do():
 
 
 def test_checks_that_raise_are_told_of_with_what_they_said(tmp_path):
-  """What `checks.quick` does not turn into an answer, as a file it cannot read."""
+  """Which is whatever `checks.quick` does not turn into an answer."""
   (tmp_path / "sitecustomize.py").write_text(
       "raise SystemExit('this Python is broken')")
   with export._QuickChecks({"PYTHONPATH": str(tmp_path)}) as checks:

@@ -158,7 +158,9 @@ def test_backbone_digest_is_the_same_without_the_head(tmp_path):
   keras_model("regnety_200mf", include_top=False).save_weights(headless)
   whole = opened(whole, "regnety_200mf")
   headless = opened(headless, "regnety_200mf")
-  assert whole.digests["backbone_sha256"] == headless.digests["backbone_sha256"] == headless.digests["sha256"]
+  backbone = whole.digests["backbone_sha256"]
+  assert backbone == headless.digests["backbone_sha256"]
+  assert backbone == headless.digests["sha256"]
   assert whole.digests["sha256"] != whole.digests["backbone_sha256"]
 
 
