@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_hub as hub
 
-from checks import datasets
+from checks import evaluation_sets
 from checks import report
 from checks import subject as subject_lib
 from hub_export import errors
@@ -87,10 +87,10 @@ def run(subject: subject_lib.Subject) -> Evaluation:
   predictions = found["export"]
   pairs = zip(predictions.file_names, predictions.labels.tolist())
   return Evaluation(predictions, found.get("companion"),
-                    datasets.digest(pairs))
+                    evaluation_sets.digest(pairs))
 
 
-def predict(predictors: Predict, evaluation_set: datasets.EvaluationSet,
+def predict(predictors: Predict, evaluation_set: evaluation_sets.EvaluationSet,
             decode: Callable[[tf.Tensor], tf.Tensor], size_px: int,
             batch_size: int, on_example: Callable[[int, int], None]
             ) -> dict[str, Predictions]:
@@ -247,7 +247,7 @@ def _percent(rate: report.Rate) -> str:
 
 
 def _check_classes(classes: tuple[str, ...],
-                   evaluation_set: datasets.EvaluationSet) -> None:
+                   evaluation_set: evaluation_sets.EvaluationSet) -> None:
   """Raises HubExportError unless a data set's classes are the export's."""
   wanted = evaluation_set.class_names
   if classes == wanted:

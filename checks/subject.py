@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_hub as hub
 
-from checks import datasets
+from checks import evaluation_sets
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import preprocessing
@@ -84,8 +84,8 @@ class Subject:
     return signatures[name]
 
   @functools.cached_property
-  def evaluation_set(self) -> datasets.EvaluationSet:
-    return datasets.open(self.dataset, self.split, self.data_dir)
+  def evaluation_set(self) -> evaluation_sets.EvaluationSet:
+    return evaluation_sets.open(self.dataset, self.split, self.data_dir)
 
   def companion(self) -> pathlib.Path | None:
     """Returns the newest export of the other module of the same weights.

@@ -3,6 +3,7 @@
     <output_dir>/<publisher>/<name>/<version>/              the SavedModel
     <output_dir>/<publisher>/<name>/<version>.checks.json   the report
     <output_dir>/<publisher>/<name>/<version>.md            the card
+    <output_dir>/<publisher>/<name>/<version>.evaluations/  predictions, pictures
 
 Nothing here imports TensorFlow or NumPy: what only copies starts at once.
 """
@@ -115,6 +116,21 @@ def report_path(export_dir: pathlib.Path) -> pathlib.Path:
 def card_path(export_dir: pathlib.Path) -> pathlib.Path:
   """Returns where the card of one module's version lies."""
   return export_dir.with_name(export_dir.name + ".md")
+
+
+def evaluation_path(export_dir: pathlib.Path, dataset: str, split: str,
+                    suffix: str) -> pathlib.Path:
+  """Returns where a file of one module's evaluation on a split lies.
+
+  Args:
+    export_dir: The directory of one version.
+    dataset: TFDS' name, such as "imagenet_v2/topimages".
+    split: Such as "test".
+    suffix: What kind of file, such as ".parquet".
+  """
+  stem = f"{dataset.replace('/', '-')}-{split}"
+  return export_dir.with_name(export_dir.name + ".evaluations") / (
+      stem + suffix)
 
 
 def files(directory: pathlib.Path) -> list[pathlib.PurePosixPath]:

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from checks import accuracy
-from checks import datasets
+from checks import evaluation_sets
 from hub_export import errors
 from tests import tiny_saved_model
 from tests import tiny_subject
@@ -171,7 +171,7 @@ class TestClassifier:
     subject, evaluation = evaluated
     pairs = [(e["file_name"].decode(), int(e["label"])) for e in
              subject.evaluation_set.examples().as_numpy_iterator()]
-    assert evaluation.digest == datasets.digest(pairs)
+    assert evaluation.digest == evaluation_sets.digest(pairs)
 
   def test_labels_in_another_order(self, tmp_path, data_dir):
     export_dir = tiny_saved_model.write(

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from checks import datasets
+from checks import evaluation_sets
 from hub_export import errors
 from hub_export import labels
 
@@ -45,8 +45,8 @@ class TestImagenet:
 
   def test_labels_and_bytes(self, imagenet_dir, monkeypatch):
     monkeypatch.setitem(
-        datasets.KNOWN_SIZES, ("imagenet2012", "validation"), 8)
-    opened = datasets.open("imagenet2012", "validation", imagenet_dir)
+        evaluation_sets.KNOWN_SIZES, ("imagenet2012", "validation"), 8)
+    opened = evaluation_sets.open("imagenet2012", "validation", imagenet_dir)
     examples = sorted(opened.examples().as_numpy_iterator(),
                       key=lambda e: e["file_name"])
     assert [e["label"] for e in examples] == TRUTH
@@ -59,15 +59,15 @@ class TestImagenet:
   def test_incomplete(self, imagenet_dir):
     with pytest.raises(errors.HubExportError,
                        match="has 8 examples; expected 50,000.*prepare it"):
-      datasets.open("imagenet2012", "validation", imagenet_dir)
+      evaluation_sets.open("imagenet2012", "validation", imagenet_dir)
 
   def test_split_not_prepared(self, imagenet_dir):
     with pytest.raises(errors.UnavailableError, match="no split 'train'"):
-      datasets.open("imagenet2012", "train", imagenet_dir)
+      evaluation_sets.open("imagenet2012", "train", imagenet_dir)
 
   def test_not_there_says_how_to_prepare(self, tmp_path):
     with pytest.raises(errors.UnavailableError) as caught:
-      datasets.open("imagenet2012", "validation", tmp_path)
+      evaluation_sets.open("imagenet2012", "validation", tmp_path)
     message = str(caught.value)
     assert "ILSVRC2012_img_val.tar (6.3 GB" in message
     assert str(tmp_path / "downloads" / "manual") in message
@@ -76,18 +76,18 @@ class TestImagenet:
 
   def test_other_order_of_classes(self, imagenet_dir, tmp_path, monkeypatch):
     monkeypatch.setitem(
-        datasets.KNOWN_SIZES, ("imagenet2012", "validation"), 8)
+        evaluation_sets.KNOWN_SIZES, ("imagenet2012", "validation"), 8)
     swapped = list(labels.synsets("imagenet2012"))
     swapped[0], swapped[1] = swapped[1], swapped[0]
     monkeypatch.setattr(labels, "synsets", lambda _: tuple(swapped))
     with pytest.raises(errors.HubExportError, match="another order"):
-      datasets.open("imagenet2012", "validation", imagenet_dir)
+      evaluation_sets.open("imagenet2012", "validation", imagenet_dir)
 
 
 class TestOpen:
 
   def test_digits(self, tmp_path):
-    opened = datasets.open("optical_digits", "test", tmp_path)
+    opened = evaluation_sets.open("optical_digits", "test", tmp_path)
     examples = list(opened.examples().as_numpy_iterator())
     assert opened.num_examples == len(examples) == 360
     assert len({e["file_name"] for e in examples}) == 360
@@ -100,28 +100,28 @@ class TestOpen:
 
   def test_unknown_split(self, tmp_path):
     with pytest.raises(errors.UsageError, match="expected one of test, train"):
-      datasets.open("optical_digits", "validation", tmp_path)
+      evaluation_sets.open("optical_digits", "validation", tmp_path)
 
   def test_unknown_split_of_imagenet_that_is_not_there(self, tmp_path):
     with pytest.raises(errors.UsageError, match="no split 'validatoin'.*valid"):
-      datasets.open("imagenet2012", "validatoin", tmp_path)
+      evaluation_sets.open("imagenet2012", "validatoin", tmp_path)
 
   @pytest.mark.parametrize("name,said", [
       ("own", "of its own"), ("imagenet12k", "ImageNet-12k")])
   def test_exports_of_other_data(self, tmp_path, name, said):
     """Not misspelt: the check is not run, and the others are."""
     with pytest.raises(errors.UnavailableError, match=said) as e:
-      datasets.open(name, "", tmp_path)
+      evaluation_sets.open(name, "", tmp_path)
     assert "--dataset" in str(e.value)
 
   def test_unknown_name(self, tmp_path):
     with pytest.raises(errors.UsageError, match="no data set 'imagnet'"):
-      datasets.open("imagnet", "validation", tmp_path)
+      evaluation_sets.open("imagnet", "validation", tmp_path)
 
   def test_other_data_set_not_there(self, tmp_path):
     with pytest.raises(errors.UnavailableError,
                        match="imagenet_v2/matched-frequency is not there"):
-      datasets.open("imagenet_v2/matched-frequency", "test", tmp_path)
+      evaluation_sets.open("imagenet_v2/matched-frequency", "test", tmp_path)
 
   def test_damaged(self, tmp_path):
     directory = tmp_path / "imagenet2012" / "5.1.0"
@@ -129,20 +129,20 @@ class TestOpen:
     (directory / "dataset_info.json").write_text("{")
     (directory / "features.json").write_text("{")
     with pytest.raises(errors.HubExportError, match="cannot be opened"):
-      datasets.open("imagenet2012", "validation", tmp_path)
+      evaluation_sets.open("imagenet2012", "validation", tmp_path)
 
 
 class TestDigest:
 
   def test_order_free(self):
     pairs = [("b", 1), ("a", 2)]
-    assert datasets.digest(pairs) == datasets.digest(pairs[::-1])
+    assert evaluation_sets.digest(pairs) == evaluation_sets.digest(pairs[::-1])
     # printf 'a\t2\nb\t1\n' | sha256sum
-    assert datasets.digest(pairs) == (
+    assert evaluation_sets.digest(pairs) == (
         "2abfabe8ddfcad9ecf72aeaf70afb71b425c61a198cbb5ae9c846ca751251ba4")
 
   def test_labels_count(self):
-    assert datasets.digest([("a", 1)]) != datasets.digest([("a", 2)])
+    assert evaluation_sets.digest([("a", 1)]) != evaluation_sets.digest([("a", 2)])
 
 
 class TestLabels:
