@@ -109,7 +109,7 @@ def run(export_dir: pathlib.Path, *, dataset: str | None = None,
     batch_size: Images per step of the evaluation.
     fresh: Whether to evaluate every example anew, also those whose predictions
       by this export on this machine are kept.
-    expect_top1: What top-1 has to be, in percent; see accuracy.expected.
+    expect_top1: What top-1 has to be, in percent; see accuracy.expected_top1.
     progress: Is told how it goes.
 
   Returns:
