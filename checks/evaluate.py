@@ -113,7 +113,7 @@ def _conclude(handle: str, export_dir: pathlib.Path, opened, done) -> int:
       record = rate.to_dict()
       print(f"{name}  {record['value']:.2f} % ({record['low']:.2f} to "
             f"{record['high']:.2f}), {rate.correct:,} of {rate.total:,}")
-  if done.reused:
+  if done.reused and _STRATEGY.value != "multi_worker":
     print(f"{done.reused:,} images had been evaluated before.")
   print(f"predictions  {path}")
   if problems:

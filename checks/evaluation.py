@@ -251,7 +251,7 @@ class _Run:
     self._map = class_map
     self._known = known
     self._indices = {} if known is None else {
-        bytes(key): i for i, key in enumerate(known.example_sha256)}
+        key: i for i, key in enumerate(known.keys())}
     self._hits = None if known is None else known.hits[:, 0]
     self._store = store
     self._on_examples = on_examples
