@@ -120,7 +120,7 @@ def predict(predictors: Predict, evaluation_set: evaluation_sets.EvaluationSet,
   top, margins = {}, {}
   try:
     for batch in dataset:
-      n = int(batch["label"].shape[0])
+      n = int(batch["labels"].shape[0])
       images = tf.pad(tf.ensure_shape(
           batch["image"], [None, size_px, size_px, 3]),
                       [[0, batch_size - n], [0, 0], [0, 0], [0, 0]])
@@ -137,7 +137,7 @@ def predict(predictors: Predict, evaluation_set: evaluation_sets.EvaluationSet,
         margins.setdefault(name, []).append(
             gap.numpy() / np.maximum(logits.std(axis=1), 1e-30))
       names += [file_name.decode() for file_name in batch["file_name"].numpy()]
-      labels += batch["label"].numpy().tolist()
+      labels += batch["labels"].numpy()[:, 0].tolist()
       on_example(len(names), total)
   except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as e:
     raise errors.HubExportError(

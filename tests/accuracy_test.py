@@ -54,7 +54,7 @@ class Numbers:
     images = [tf.io.encode_png(np.full((1, 1, 3), i, np.uint8)).numpy()
               for i in range(len(self.labels))]
     return tf.data.Dataset.from_tensor_slices(
-        {"image": images, "label": np.array(self.labels, np.int64),
+        {"image": images, "labels": np.array(self.labels, np.int64)[:, None],
          "file_name": self.names})
 
 
@@ -169,7 +169,7 @@ class TestClassifier:
 
   def test_digest_is_of_names_and_labels(self, evaluated):
     subject, evaluation = evaluated
-    pairs = [(e["file_name"].decode(), int(e["label"])) for e in
+    pairs = [(e["file_name"].decode(), int(e["labels"][0])) for e in
              subject.evaluation_set.examples().as_numpy_iterator()]
     assert evaluation.digest == evaluation_sets.digest(pairs)
 
