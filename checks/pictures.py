@@ -129,7 +129,7 @@ def _reliability(figures: figures_lib.Figures, picture: figure_lib.Figure
   marks, = axes.plot(
       [b.confidence for b in bins], [b.confidence for b in bins],
       linestyle="none", marker="D", markersize=5.5, color=_ORANGE,
-      markeredgecolor="white", markeredgewidth=0.8)
+      markeredgecolor="white", markeredgewidth=0.8, clip_on=False)
   axes.set(xlim=(0, 100), ylim=(0, 100), ylabel="Top-1 (%)")
   # Outside of the axes, where no bar can be behind it.
   picture.legend([bars, marks, ideal],

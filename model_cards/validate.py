@@ -71,6 +71,14 @@ def problems(card: str, manifest: Mapping[str, Any] | None = None,
             "check the module again."]
 
 
+def file_links(card: str) -> list[str]:
+  """Returns the relative links of a page, each once, as they stand there."""
+  text, _ = _without_code(card)
+  return list(dict.fromkeys(
+      match["target"] for match in _LINK.finditer(text)
+      if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|#", match["target"])))
+
+
 def _problems(card: str, manifest: Mapping[str, Any] | None,
               report: Mapping[str, Any] | None,
               path: pathlib.Path | None) -> list[str]:
@@ -213,10 +221,7 @@ def _file_problems(body: Sequence[str], manifest: Mapping[str, Any] | None,
                    report: Mapping[str, Any] | None,
                    path: pathlib.Path | None) -> list[str]:
   """Returns what is wrong with a module's links to files beside its card."""
-  text, _ = _without_code("\n".join(body))
-  links = dict.fromkeys(
-      match["target"] for match in _LINK.finditer(text)
-      if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|#", match["target"]))
+  links = file_links("\n".join(body))
   found = []
   if manifest is not None:
     known = _evaluation_links(manifest, report)
