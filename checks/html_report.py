@@ -58,7 +58,7 @@ def page(report: Mapping[str, Any], manifest: Mapping[str, Any],
       undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
       finalize=_visible)
   environment.filters.update(
-      words=wording.value, label=wording.label,
+      words=wording.value, label=wording.label, breakable=_breakable,
       percent=lambda value: f"{value:.2f}".replace("-0.00", "0.00"),
       count=lambda value: f"{value:,}")
   style, script = (_TEMPLATES.joinpath(f"evaluation.{kind}").read_text("utf-8")
@@ -107,6 +107,14 @@ def _visible(value: object) -> object:
     return value
   return "".join(c for c in value
                  if c == "\n" or not unicodedata.category(c).startswith("C"))
+
+
+def _breakable(handle: str) -> markupsafe.Markup:
+  """Returns a handle that may break its line behind slashes and underscores."""
+  text = markupsafe.escape(_visible(handle))
+  for mark in "/_":
+    text = text.replace(mark, markupsafe.Markup(f"{mark}<wbr>"))
+  return text
 
 
 def _source(content: str) -> str:
