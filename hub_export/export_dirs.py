@@ -22,6 +22,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib import parse
 
 from hub_export import errors
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 MANIFEST = pathlib.PurePosixPath("assets.extra/manifest.json")
 GOLDEN = pathlib.PurePosixPath("assets.extra/golden.npz")
 LABELS = pathlib.PurePosixPath("assets/labels.txt")
+EVALUATIONS_SUFFIX = ".evaluations"  # Ends the name of the directory of those.
+# Of an evaluation's files, those that a card shows or links to.
+PICTURE_SUFFIXES = (".reliability.png", ".classes.png", ".worst.png")
+PAGE_SUFFIX = ".html"
 
 # tfhub.dev's documentation validator accepts these, and no others. Names that
 # start with a dot it accepts too; here they are refused, because ".." is no
@@ -146,9 +151,30 @@ def evaluation_path(export_dir: pathlib.Path, dataset: str, split: str,
     split: Such as "test".
     suffix: What kind of file, such as ".parquet".
   """
-  stem = f"{dataset.replace('/', '-')}-{split}"
-  return export_dir.with_name(export_dir.name + ".evaluations") / (
+  stem = f"{dataset}-{split}".replace("/", "-")
+  return export_dir.with_name(export_dir.name + EVALUATIONS_SUFFIX) / (
       stem + suffix)
+
+
+def evaluation_links(version: str, dataset: str, split: str
+                     ) -> tuple[str, ...]:
+  """Returns the relative links that a card may have to an evaluation's files.
+
+  The pictures come first, in the order of PICTURE_SUFFIXES, then the page.
+
+  Args:
+    version: The name of the directory of one version.
+    dataset: TFDS' name.
+    split: Such as "test".
+  """
+  paths = [evaluation_path(pathlib.Path(version), dataset, split, suffix)
+           for suffix in (*PICTURE_SUFFIXES, PAGE_SUFFIX)]
+  return tuple(parse.quote(path.as_posix()) for path in paths)
+
+
+def linked_path(export_dir: pathlib.Path, link: str) -> pathlib.Path:
+  """Returns the file that a relative link on a card leads to."""
+  return card_path(export_dir).parent / parse.unquote(link)
 
 
 def files(directory: pathlib.Path) -> list[pathlib.PurePosixPath]:

@@ -30,19 +30,27 @@ class _Terminated(KeyboardInterrupt):
   """SIGTERM came: all that ends or tidies up after Ctrl-C does so now, too."""
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
+def run(main: Callable[[Sequence[str]], int | None],
+        arguments: Sequence[str] = ()) -> None:
   """Parses the flags, runs `main(argv)` and exits with its status.
 
   Args:
     main: Takes the arguments left after the flags, the program's name first;
       returns an exit status, None for 0.
+    arguments: The names of its positional arguments; all have to be given.
   """
-  # Positional arguments are refused: none of the programs takes one, and a
-  # forgotten "--" would otherwise be ignored without a word.
+  # Any other one is refused: a forgotten "--" would otherwise be ignored
+  # without a word.
   def guarded(argv: Sequence[str]) -> int:
-    if len(argv) > 1:
-      _fail(f"unexpected argument {argv[1]!r}; expected only flags, "
+    given, count = argv[1:], len(arguments)
+    if len(given) > count:
+      expected = (f"only {' '.join(arguments)} and flags" if arguments
+                  else "only flags")
+      _fail(f"unexpected argument {given[count]!r}; expected {expected}, "
             "--name=value. See --help.", 2)
+    if len(given) < count:
+      _fail(f"{arguments[len(given)]} is missing; expected "
+            f"{' '.join(arguments)}. See --help.", 2)
     logging.set_verbosity(logging.WARNING)
     signal.signal(signal.SIGTERM, _terminate)
     try:

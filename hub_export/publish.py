@@ -5,7 +5,8 @@
         --to=published
 
 Only what has a passing report of its very bytes is published: module, archive,
-card and report, all or nothing. Publishing it again does nothing.
+card with its pictures, and report, all or nothing. Publishing it again does
+nothing.
 """
 
 from collections.abc import Sequence

@@ -23,6 +23,8 @@ class Release:
   export_sha256: str  # As export_dirs.digest makes it.
   card: bytes         # Markdown.
   report: bytes       # JSON.
+  # What the card links to, by its path relative to the card's directory.
+  attachments: tuple[tuple[str, bytes], ...] = ()
 
 
 def read(export_dir: pathlib.Path) -> Release:
@@ -46,7 +48,8 @@ def read(export_dir: pathlib.Path) -> Release:
   _check_report(report, handle, export_sha256, export_dir)
   card = _read(export_dirs.card_path(export_dir), "card", export_dir)
   _check_card(card, manifest, report, export_dir)
-  return Release(handle, export_dir, export_sha256, card, report_bytes)
+  return Release(handle, export_dir, export_sha256, card, report_bytes,
+                 _attachments(card.decode("utf-8"), export_dir))
 
 
 def _check_report(report: report_lib.Report, handle: export_dirs.Handle,
@@ -94,12 +97,23 @@ def _check_card(card: bytes, manifest: dict[str, Any],
     raise errors.ChecksError(
         f"{path} begins with {first!r}; expected {expected!r}. "
         f"{_check_it(export_dir)}")
-  problems = validate.problems(text, manifest, report.to_dict())
+  problems = validate.problems(text, manifest, report.to_dict(), path)
   if problems:
     raise errors.ChecksError(errors.join_problems(
         f"{path} does not agree with manifest and report", problems,
         "Put that right, or have the card made anew. "
         f"{_check_it(export_dir)}"))
+
+
+def _attachments(card: str, export_dir: pathlib.Path
+                 ) -> tuple[tuple[str, bytes], ...]:
+  """Returns the files that a sound card links to."""
+  paths = {export_dirs.linked_path(export_dir, link)
+           for link in validate.file_links(card)}
+  parent = export_dirs.card_path(export_dir).parent
+  return tuple(
+      (path.relative_to(parent).as_posix(), _read(path, "file", export_dir))
+      for path in sorted(paths))
 
 
 def _read(path: pathlib.Path, what: str, export_dir: pathlib.Path) -> bytes:

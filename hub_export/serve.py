@@ -5,6 +5,7 @@
     GET /<publisher>/<name>/<version>?tf-hub-format=compressed   the archive
     GET /<publisher>/<name>/<version>.tar.gz                     the archive
     GET /<publisher>/<name>/<version>                            the card
+    GET /<publisher>/<name>/<version>.evaluations/<file>         what it links to
     GET /                                                        what there is
     GET /healthz                                                 "ok"
 
@@ -12,6 +13,7 @@ It only reads, and looks afresh at every request: what is published while it
 runs is served at once.
 """
 
+import contextlib
 import html
 import os
 import pathlib
@@ -77,9 +79,24 @@ def app(root: pathlib.Path) -> applications.Starlette:
     return responses.FileResponse(published.card_path(handle),
                                   media_type="text/markdown")
 
+  def attachment(request: requests.Request) -> responses.Response:
+    text = request.path_params["handle"]
+    name = request.path_params["file"]
+    with contextlib.suppress(errors.HubExportError):
+      handle = export_dirs.parse_handle(text)
+      if published.exists(handle):
+        for path in published.attachment_paths(handle):
+          if path.name == name:  # Only what is listed: no way out of there.
+            return responses.FileResponse(path)
+    return responses.PlainTextResponse(
+        f"{name} of {text} is not published here; expected a file that its "
+        "card links to.\n", 404)
+
   return applications.Starlette(routes=[
       routing.Route("/", index),
       routing.Route("/healthz", healthz),
+      routing.Route("/{handle:path}" + export_dirs.EVALUATIONS_SUFFIX
+                    + "/{file}", attachment),
       routing.Route("/{handle:path}", module),
   ])
 

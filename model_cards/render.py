@@ -18,10 +18,12 @@ from typing import Any
 from absl import logging
 import jinja2
 
+from checks import pictures
 from hub_export import errors
 from hub_export import export_dirs
 from model_cards import markdown
 from model_cards import tags
+from model_cards import wording
 
 # A manifest and its report, None where the module was not checked yet.
 Entry = tuple[Mapping[str, Any], Mapping[str, Any] | None]
@@ -33,13 +35,16 @@ _STATUSES = ("passed", "failed", "not_run")
 
 
 def module_card(manifest: Mapping[str, Any],
-                report: Mapping[str, Any] | None) -> str:
+                report: Mapping[str, Any] | None,
+                links: Sequence[str] = ()) -> str:
   """Returns the card of one module's version, as Markdown.
 
   Args:
     manifest: The module's manifest, schema version 1.
     report: The report of its checks, schema version 1; None if there is none,
       and then the card holds no measured number.
+    links: Those of `export_dirs.evaluation_links` whose files are there; a
+      report that has only top-1 and top-5 does without them.
 
   Raises:
     HubExportError: if a field is missing, the handle is no handle, or the
@@ -61,6 +66,7 @@ def module_card(manifest: Mapping[str, Any],
         normalisation=_normalisation(manifest["preprocessing"]),
         evaluation=_evaluation(report) if report else [],
         measured=_measured(report),
+        **_figures(report, links),
         reported=_reported(manifest),
         groups=_groups(report) if report else [],
         open_checks=_open_checks(report) if report else [],
@@ -141,7 +147,8 @@ def write_cards(export_dir: pathlib.Path) -> list[pathlib.Path]:
         f"than those in {export_dir}; expected export_sha256 to be their "
         "digest. Run the checks again.")
   card_path = export_dirs.card_path(export_dir)
-  export_dirs.write_file(card_path, module_card(manifest, report))
+  export_dirs.write_file(card_path, module_card(
+      manifest, report, evaluation_links(export_dir, report)))
 
   publisher = export_dirs.parse_handle(manifest["handle"]).publisher
   publisher_dir = export_dir.parent.parent
@@ -154,6 +161,23 @@ def write_cards(export_dir: pathlib.Path) -> list[pathlib.Path]:
     entries = _family(publisher_dir, manifest)
     export_dirs.write_file(collection, collection_page(entries, publisher))
   return [card_path, collection]
+
+
+def evaluation_links(export_dir: pathlib.Path,
+                     report: Mapping[str, Any] | None) -> list[str]:
+  """Returns the links for `module_card`: to what lies beside the export.
+
+  Raises:
+    HubExportError: if the report's data set lacks a field.
+  """
+  with _missing_fields("report"):
+    dataset = report["dataset"] if report else None
+    if not dataset:
+      return []
+    links = export_dirs.evaluation_links(
+        export_dir.name, dataset["name"], dataset["split"])
+    return [link for link in links
+            if export_dirs.linked_path(export_dir, link).is_file()]
 
 
 def read_report(export_dir: pathlib.Path) -> dict[str, Any] | None:
@@ -255,7 +279,7 @@ def _licence_tag(manifest: Mapping[str, Any]) -> str:
 def _details(m: Mapping[str, Any]) -> list[tuple[str, str]]:
   size_px = m["multiply_adds"]["image_size_px"]
   inputs = m["inputs"]
-  low, high = (_value(bound) for bound in inputs["range"])
+  low, high = (wording.value(bound) for bound in inputs["range"])
   if m["kind"] == "classifier":
     output = f"logits, float32 \\[batch, {m['outputs']['num_classes']}\\]"
   else:
@@ -323,10 +347,40 @@ def _measured(r: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
           for title, metric in _tops(r["metrics"])]
 
 
+def _figures(r: Mapping[str, Any] | None,
+             links: Sequence[str]) -> dict[str, Any]:
+  """Returns what the template shows of figures.Figures.to_dict, if anything."""
+  metrics = (r or {}).get("metrics") or {}
+  if "reliability" not in metrics:  # A report of an earlier version.
+    return {"figures": [], "worst": [], "confusions": [], "pictures": [],
+            "page": None}
+  classes = metrics["classes"]
+  pages = [link for link in links if link.endswith(export_dirs.PAGE_SUFFIX)]
+  return {
+      "figures": [
+          ("Mean top-1 of classes", f"{_percent(classes['mean_top1'])} % over "
+           f"{classes['count']:,} classes"),
+          ("Negative log-likelihood", f"{metrics['nll']:.4f} nats"),
+          ("Expected calibration error", f"{_percent(metrics['ece'])} % in "
+           f"{len(metrics['reliability'])} bins"),
+          ("Mean confidence", f"{_percent(metrics['mean_confidence'])} %")],
+      "worst": [(markdown.text(c["name"]),
+                 f"{c['correct']:,} of {c['total']:,}")
+                for c in classes["worst"]],
+      "confusions": [(markdown.text(c["label_name"]),
+                      markdown.text(c["predicted_name"]), f"{c['count']:,}")
+                     for c in metrics["confusions"]],
+      "pictures": [
+          (markdown.text(alt), link) for suffix, alt in
+          zip(export_dirs.PICTURE_SUFFIXES, pictures.alts(metrics))
+          for link in links if link.endswith(suffix)],
+      "page": pages[0] if pages else None}
+
+
 def _reported(m: Mapping[str, Any]) -> list[tuple[str, str]]:
   if not m["reported_accuracy"]:
     return []
-  return [(f"{title}, reported", f"{_value(value)} %")
+  return [(f"{title}, reported", f"{wording.value(value)} %")
           for title, value in _tops(m["reported_accuracy"])]
 
 
@@ -412,33 +466,13 @@ def _collection_row(m: Mapping[str, Any],
       (f"{_percent(top1['value'])} % ({_percent(top1['low'])} to "
        f"{_percent(top1['high'])})"
        if top1 else "not measured yet"),
-      f"{_value(reported['top1'])} %" if reported else "none",
+      f"{wording.value(reported['top1'])} %" if reported else "none",
       markdown.text(m["dataset"]["title"]),
   ]
 
 
 def _labelled(values: Mapping[str, Any]) -> list[tuple[str, str]]:
   """Returns rows of a record whose fields this module does not know."""
-  return [(markdown.text(_label(key)), markdown.text(_value(value)))
+  return [(markdown.text(wording.label(key)),
+           markdown.text(wording.value(value)))
           for key, value in values.items()]
-
-
-def _label(key: str) -> str:
-  return key.replace("_", " ")
-
-
-def _value(value: object) -> str:
-  """Returns a JSON value in words: nothing is rounded."""
-  if value is None:
-    return "none"
-  if isinstance(value, bool):
-    return "yes" if value else "no"
-  if isinstance(value, float):
-    return repr(int(value) if value.is_integer() else value)
-  if isinstance(value, Mapping):
-    return "; ".join(f"{_label(k)}: {_value(v)}" for k, v in value.items())
-  if isinstance(value, (list, tuple)):
-    separator = ", then " if any(
-        isinstance(v, Mapping) for v in value) else ", "
-    return separator.join(_value(v) for v in value) or "none"
-  return str(value)

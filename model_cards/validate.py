@@ -16,7 +16,9 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib import parse
 
+from hub_export import export_dirs
 from model_cards import tags
 
 _PUBLISHER = r"[a-z\d-]+"
@@ -56,8 +58,8 @@ def problems(card: str, manifest: Mapping[str, Any] | None = None,
     manifest: If given, the module whose card it is to be.
     report: The report of that module's checks, if there is one. Without it
       the card may hold no measured number.
-    path: Where the page lies. If given, a collection's relative links must
-      lead to files.
+    path: Where the page lies. If given, the relative links of a collection or
+      module must lead to files.
   """
   try:
     return _problems(card, manifest, report, path)
@@ -67,6 +69,14 @@ def problems(card: str, manifest: Mapping[str, Any] | None = None,
     return [f"manifest or report lacks a field or has it in another form "
             f"({type(e).__name__}: {e}); expected schema version 1. Export or "
             "check the module again."]
+
+
+def file_links(card: str) -> list[str]:
+  """Returns the relative links of a page, each once, as they stand there."""
+  text, _ = _without_code(card)
+  return list(dict.fromkeys(
+      match["target"] for match in _LINK.finditer(text)
+      if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|#", match["target"])))
 
 
 def _problems(card: str, manifest: Mapping[str, Any] | None,
@@ -87,6 +97,8 @@ def _problems(card: str, manifest: Mapping[str, Any] | None,
     found += _tag_problems(kind, metadata)
     if kind == "Collection":
       found += _link_problems(body, path)
+    elif kind == "Module":
+      found += _file_problems(body, manifest, report, path)
   text, is_closed = _without_code(card)
   if not is_closed:
     found.append("a fenced code block has no end; close it with the fence "
@@ -205,6 +217,35 @@ def _link_problems(body: Sequence[str],
           if not (path.parent / page).is_file()]
 
 
+def _file_problems(body: Sequence[str], manifest: Mapping[str, Any] | None,
+                   report: Mapping[str, Any] | None,
+                   path: pathlib.Path | None) -> list[str]:
+  """Returns what is wrong with a module's links to files beside its card."""
+  links = file_links("\n".join(body))
+  found = []
+  if manifest is not None:
+    known = _evaluation_links(manifest, report)
+    found += [f"the link to {link!r} leads to a file that is not published "
+              f"with the module; expected {' or '.join(known) or 'none'}"
+              for link in links if link not in known]
+  if path is not None:
+    # A picture is shown by the very name that a link would quote.
+    found += [f"the link to {link!r} leads nowhere; expected a file "
+              f"{path.parent / parse.unquote(link)}" for link in links
+              if not (path.parent / parse.unquote(link)).is_file()]
+  return found
+
+
+def _evaluation_links(m: Mapping[str, Any],
+                      r: Mapping[str, Any] | None) -> tuple[str, ...]:
+  """Returns the links to the pictures and page of the report's evaluation."""
+  if not r or not r["dataset"]:
+    return ()
+  return export_dirs.evaluation_links(
+      m["handle"].rpartition("/")[2], r["dataset"]["name"],
+      r["dataset"]["split"])
+
+
 def _without_code(card: str) -> tuple[str, bool]:
   """Returns the card without fenced code, and whether every fence closes."""
   kept, fence = [], ""
@@ -268,10 +309,11 @@ class _Facts:
 
   def __init__(self, manifest: Mapping[str, Any],
                report: Mapping[str, Any] | None):
-    leaves = [*_leaves(manifest), *_leaves(report or {})]
+    leaves = [*_leaves(manifest), *_leaves(_without_lists(report or {}))]
     # Cards escape their text, but not between backticks.
-    words = {form for v in leaves if isinstance(v, str)
-             for form in (_squeeze(v), _visible(v))}
+    words = {form for v in (*leaves, *_leaves((report or {}).get("metrics")),
+                            *_evaluation_links(manifest, report))
+             if isinstance(v, str) for form in (_squeeze(v), _visible(v))}
     self.hex_words = {w for word in words for w in _HEX.findall(word)}
     # Longest first, so that no part is taken out of a longer one.
     literals = sorted({w for w in words if re.search(r"\d", w)
@@ -346,6 +388,21 @@ def _leaves(value: object) -> Iterator[object]:
       yield from _leaves(inner)
   else:
     yield value
+
+
+def _without_lists(report: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a report without what is said of single classes and bins.
+
+  There are so many numbers that nearly any would be one of theirs; they may
+  stand in their own rows only.
+  """
+  metrics = report.get("metrics") or {}
+  kept = {k: v for k, v in metrics.items()
+          if k not in ("reliability", "confusions")}
+  if "classes" in kept:
+    kept["classes"] = {k: v for k, v in kept["classes"].items()
+                       if k not in ("worst", "best")}
+  return {**report, "metrics": kept}
 
 
 def _squeeze(text: str) -> str:
@@ -502,10 +559,32 @@ def _report_rows(r: Mapping[str, Any], add: Any) -> None:
     add(group, *(found.count(status) for status in _STATUSES))
   if r["dataset"]:
     add("Examples", r["dataset"]["num_examples"])
-  for name, metric in (r["metrics"] or {}).items():
+  metrics = r["metrics"] or {}
+  for name, title in _TITLES.items():
+    metric = metrics.get(name)
     if metric is not None:
-      add(f"{_TITLES.get(name, name)}, measured", metric["value"],
-          metric["low"], metric["high"], metric["correct"], metric["total"])
+      add(f"{title}, measured", metric["value"], metric["low"],
+          metric["high"], metric["correct"], metric["total"])
+  if "reliability" in metrics:
+    _figure_rows(metrics, add)
+
+
+def _figure_rows(metrics: Mapping[str, Any], add: Any) -> None:
+  classes = metrics["classes"]
+  add("Mean top-1 of classes", classes["mean_top1"], classes["count"])
+  add("Negative log-likelihood", metrics["nll"])
+  add("Expected calibration error", metrics["ece"],
+      len(metrics["reliability"]))
+  add("Mean confidence", metrics["mean_confidence"])
+  for c in classes["worst"]:
+    add(_escaped(c["name"]), c["correct"], c["total"])
+  for c in metrics["confusions"]:
+    add(_escaped(c["label_name"]), c["predicted_name"], c["count"])
+
+
+def _escaped(name: str) -> str:
+  """Returns a name so that `_squeeze` gives it back."""
+  return html.escape(name.replace("\\", "\\\\"))
 
 
 _TITLES = {"top1": "Top-1", "top5": "Top-5"}
@@ -531,12 +610,18 @@ def _missing_problems(text: str, facts: _Facts, m: Mapping[str, Any],
   require("multiply-adds", r"multiply-adds|\bMACs\b|\bFLOPs\b",
           m["multiply_adds"]["count"])
   metrics = (r or {}).get("metrics") or {}
-  for name, metric in metrics.items():
-    if metric is not None and name in _TITLES:
-      require(f"measured {_TITLES[name].lower()}",
-              rf"{_TITLES[name]}\b(?!.*\breported\b)", metric["value"],
+  for name, title in _TITLES.items():
+    metric = metrics.get(name)
+    if metric is not None:
+      require(f"measured {title.lower()}",
+              rf"{title}\b(?!.*\breported\b)", metric["value"],
               metric["low"], metric["high"], metric["correct"],
               metric["total"])
+  if "reliability" in metrics:
+    require("negative log-likelihood", r"log-likelihood|\bNLL\b",
+            metrics["nll"])
+    require("expected calibration error", r"calibration error|\bECE\b",
+            metrics["ece"])
   if m["reported_accuracy"]:
     require("reported top-1", r"top-1\b.*\breported\b|\breported\b.*top-1\b",
             m["reported_accuracy"]["top1"])

@@ -81,7 +81,12 @@ program.run(publish.main)
 
 @pytest.fixture(name="export_dir")
 def _export_dir(tmp_path: pathlib.Path) -> pathlib.Path:
-  return tiny_export.make(tmp_path / "exports")
+  export_dir = tiny_export.make(tmp_path / "exports")
+  tiny_export.write_attachments(export_dir)
+  # Of an evaluation on something else; the card does not tell of it.
+  (export_dir.parent / "1.evaluations" / "other-test.html").write_text("x")
+  (export_dir.parent / "1.evaluations" / "pets-test.parquet").write_text("x")
+  return export_dir
 
 
 @pytest.fixture(name="to")
@@ -110,6 +115,10 @@ def _assert_published(to: pathlib.Path, export_dir: pathlib.Path) -> None:
       f"{export_dir.name}.md": tiny_export.card_path(export_dir).read_bytes(),
       f"{export_dir.name}.checks.json":
           tiny_export.report_path(export_dir).read_bytes(),
+      **{f"{export_dir.name}.evaluations/{name}": content
+         for name, content in _attachments(export_dir).items()},
+      **({f"{export_dir.name}.evaluations": None}
+         if _attachments(export_dir) else {}),
       export_dir.name: None,
       **{f"{export_dir.name}/{path}": content
          for path, content in tiny_export.tree(export_dir).items()}}
@@ -117,6 +126,13 @@ def _assert_published(to: pathlib.Path, export_dir: pathlib.Path) -> None:
     packed = {m.name: tar.extractfile(m).read() if m.isfile() else None
               for m in tar}
   assert packed == tiny_export.tree(export_dir)
+
+
+def _attachments(export_dir: pathlib.Path) -> dict[str, bytes]:
+  """Returns name and bytes of what the card of `export_dir` links to."""
+  directory = export_dir.with_name(f"{export_dir.name}.evaluations")
+  return {path.name: path.read_bytes() for path in directory.glob("pets-*")
+          if path.suffix != ".parquet"}
 
 
 class TestProgram:
@@ -401,6 +417,60 @@ class TestDirectory:
     assert directory.Directory(to).put(
         releases.read(export_dir)) is base.Outcome.UNCHANGED
 
+  def test_what_the_card_links_to_is_published_beside_it(
+      self, export_dir, to):
+    directory.Directory(to).put(releases.read(export_dir))
+    card = (to / _MODULE / "1.md").read_text()
+    links = re.findall(r"\]\((1\.evaluations/[^)]+)\)", card)
+    assert len(links) == 4
+    for link in links:
+      assert (to / _MODULE / link).read_bytes() == (
+          export_dir.parent / link).read_bytes()
+
+  def test_pictures_of_the_same_bytes_are_renewed(self, export_dir, to):
+    directory.Directory(to).put(releases.read(export_dir))
+    pictures = export_dir.parent / "1.evaluations"
+    (pictures / "pets-test.worst.png").write_bytes(b"drawn anew")
+    assert directory.Directory(to).put(
+        releases.read(export_dir)) is base.Outcome.RENEWED
+    _assert_published(to, export_dir)
+
+  @pytest.mark.parametrize("left", [1, 0])
+  def test_pictures_that_no_card_links_to_any_longer_go(
+      self, export_dir, to, left):
+    directory.Directory(to).put(releases.read(export_dir))
+    for name in sorted(_attachments(export_dir))[left:]:
+      (export_dir.parent / "1.evaluations" / name).unlink()
+    tiny_export.write_card(export_dir)
+    release = releases.read(export_dir)
+    assert len(release.attachments) == left
+    with pytest.raises(errors.HubExportError, match="does not belong there"):
+      directory.Directory(to).verify(release)
+    assert directory.Directory(to).put(release) is base.Outcome.RENEWED
+    directory.Directory(to).verify(release)
+    _assert_published(to, export_dir)
+
+  def test_a_picture_that_is_gone_is_refused(self, export_dir):
+    (export_dir.parent / "1.evaluations" / "pets-test.classes.png").unlink()
+    with pytest.raises(errors.ChecksError) as caught:
+      releases.read(export_dir)
+    assert ("the link to '1.evaluations/pets-test.classes.png' leads nowhere"
+            in str(caught.value))
+
+  @pytest.mark.parametrize("link", [
+      "1.evaluations/other-test.html", "1.evaluations/pets-test.parquet",
+      "1/saved_model.pb", "../../../secret", "1.evaluations/../../secret",
+      "/etc/hostname"])
+  def test_a_card_cannot_have_other_files_published(
+      self, export_dir, tmp_path, link):
+    (tmp_path / "secret").write_text("secret")
+    with open(tiny_export.card_path(export_dir), "a") as f:
+      f.write(f"\n[Look]({link})\n")
+    with pytest.raises(errors.ChecksError) as caught:
+      releases.read(export_dir)
+    assert (f"the link to {link!r} leads to a file that is not published"
+            in str(caught.value))
+
   def test_versions_live_side_by_side(self, export_dir, tmp_path, to):
     ten = tiny_export.make(tmp_path / "exports", f"{_MODULE}/10",
                            {"saved_model.pb": b"ten"})
@@ -425,6 +495,7 @@ class TestDirectory:
       ("1.tar.gz", "1.tar.gz cannot be read"),
       ("1.md", "1.md differs"),
       ("1.checks.json", "1.checks.json differs"),
+      ("1.evaluations/pets-test.html", "pets-test.html differs"),
       ("1/saved_model.pb", "other bytes"),
   ])
   def test_verify_finds_damage(self, export_dir, to, part, problem):
@@ -449,10 +520,12 @@ class TestDirectory:
     damage(archive)
     done = _publish(f"--export_dir={export_dir}", f"--to={to}")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "archive, card or report were renewed" in done.stdout
+    assert "card, report or pictures were renewed" in done.stdout
     assert tiny_export.tree(to) == before
 
-  @pytest.mark.parametrize("missing", ["1.tar.gz", "1.md", "1.checks.json"])
+  @pytest.mark.parametrize("missing", [
+      "1.tar.gz", "1.md", "1.checks.json",
+      "1.evaluations/pets-test.reliability.png"])
   def test_missing_parts_are_told(self, export_dir, to, missing):
     release = releases.read(export_dir)
     directory.Directory(to).put(release)
@@ -527,8 +600,8 @@ class TestWholeOrNothing:
                            {"saved_model.pb": b"two"})
     _python("-c", _KILLED, export_dir, to, 0, "rename")
     left = {path.name for path in (to / _MODULE).iterdir()}
-    assert left == {"1.tar.gz", "1.md", "1.checks.json", ".publishing-1",
-                    ".publish.lock"}
+    assert left == {"1.tar.gz", "1.md", "1.checks.json", "1.evaluations",
+                    ".publishing-1", ".publish.lock"}
     directory.Directory(to).put(releases.read(two))
     _assert_published(to, two)
 

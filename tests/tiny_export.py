@@ -88,21 +88,59 @@ def write_report(export_dir: pathlib.Path, **changes: Any) -> None:
                  for group in GROUPS],
       "dataset": {"name": "pets", "version": "1.0.0", "split": "test",
                   "num_examples": 360, "digest": "e61a" * 16},
-      # Wilson's interval for 351 of 360.
-      "metrics": {"top1": {"value": 97.5, "correct": 351, "total": 360,
-                           "low": 95.318, "high": 98.679}, "top5": None},
+      "metrics": metrics(),
       "environment": {"python": "3.11.2", "onednn": True},
       "started": "2026-11-21T10:50:00Z", "seconds": 12.25,
   }
   report_path(export_dir).write_text(json.dumps(report | changes))
 
 
+def metrics() -> dict[str, Any]:
+  """Returns the figures of an evaluation as reports hold them."""
+  return {
+      # Wilson's interval for 351 of 360.
+      "top1": {"value": 97.5, "correct": 351, "total": 360,
+               "low": 95.318, "high": 98.679}, "top5": None,
+      "nll": 0.1234, "ece": 4.5, "mean_confidence": 93.0,
+      "reliability": [
+          {"low": 0.0, "high": 50.0, "count": 0, "accuracy": None,
+           "confidence": None},
+          {"low": 50.0, "high": 100.0, "count": 360, "accuracy": 97.5,
+           "confidence": 93.0}],
+      "classes": {
+          "count": 2, "mean_top1": 97.51,
+          "worst": [{"class": 1, "name": "dog", "correct": 173, "total": 178},
+                    {"class": 0, "name": "cat", "correct": 178,
+                     "total": 182}],
+          "best": [{"class": 0, "name": "cat", "correct": 178, "total": 182},
+                   {"class": 1, "name": "dog", "correct": 173, "total": 178}]},
+      "confusions": [
+          {"label": 1, "predicted": 0, "label_name": "dog",
+           "predicted_name": "cat", "count": 5},
+          {"label": 0, "predicted": 1, "label_name": "cat",
+           "predicted_name": "dog", "count": 4}]}
+
+
+def write_attachments(export_dir: pathlib.Path) -> None:
+  """Writes pictures and page of an evaluation, and a card that links to them.
+
+  Only their names matter: each has content of its own.
+  """
+  for suffix in (".reliability.png", ".classes.png", ".worst.png", ".html"):
+    path = export_dir.parent / f"{export_dir.name}.evaluations" / (
+        "pets-test" + suffix)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(f"{export_dir.name}{suffix}".encode() * 20)
+  write_card(export_dir)
+
+
 def write_card(export_dir: pathlib.Path) -> None:
   """Writes the card that goes with manifest and report."""
   path = export_dir / "assets.extra" / "manifest.json"
+  report = json.loads(report_path(export_dir).read_text())
   card_path(export_dir).write_text(render.module_card(
-      json.loads(path.read_text()),
-      json.loads(report_path(export_dir).read_text())), "utf-8")
+      json.loads(path.read_text()), report,
+      render.evaluation_links(export_dir, report)), "utf-8")
 
 
 def check(group: str, name: str, status: str, message: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hub_export import releases
 class Outcome(enum.Enum):
   """What `Destination.put` did."""
   PUBLISHED = "published"
-  RENEWED = "published already; archive, card or report were renewed"
+  RENEWED = "published already; archive, card, report or pictures were renewed"
   UNCHANGED = "published already; nothing to do"
 
 
@@ -18,15 +18,17 @@ class Destination(Protocol):
   """A place to publish to; one small file of this package each.
 
   A published version never changes: users' caches keep a model for ever. Its
-  card and its report may be renewed, and its archive, which is always the same,
-  made again.
+  card, what the card links to and its report may be renewed, and its archive,
+  which is always the same, made again.
   """
 
   def exists(self, handle: export_dirs.Handle) -> bool:
     """Returns whether users can load `handle` from here."""
 
   def put(self, release: releases.Release) -> Outcome:
-    """Publishes module, archive, card and report, whole or not at all.
+    """Publishes module, archive, card with what it links to, and report.
+
+    Whole or not at all.
 
     Whatever ends it, users see either all of the release or nothing of it, and
     the next call completes it. Calls at the same time are safe.

@@ -4,6 +4,7 @@
     <root>/<publisher>/<name>/<version>.tar.gz        its archive
     <root>/<publisher>/<name>/<version>.md            its card
     <root>/<publisher>/<name>/<version>.checks.json   its report
+    <root>/<publisher>/<name>/<version>.evaluations/  what the card links to
 
 A version is published when its directory is there: that rename comes last. All
 is made in `.publishing-<version>` beside it and read back before. While that
@@ -63,6 +64,13 @@ class Directory:
     """Returns where the report lies once it is published."""
     return export_dirs.report_path(self.module_dir(handle))
 
+  def attachment_paths(self, handle: export_dirs.Handle
+                       ) -> list[pathlib.Path]:
+    """Returns the pictures and pages that cards link to, sorted."""
+    suffixes = (*export_dirs.PICTURE_SUFFIXES, export_dirs.PAGE_SUFFIX)
+    return sorted(path for path in _evaluations(
+        self.module_dir(handle)).glob("*") if path.name.endswith(suffixes))
+
   def handles(self) -> list[export_dirs.Handle]:
     """Returns what is published here, sorted."""
     found = []
@@ -103,6 +111,8 @@ class Directory:
         f"{path} {'differs' if path.is_file() else 'is missing'}"
         for path, content in self._documents(release)
         if not path.is_file() or path.read_bytes() != content]
+    problems += [f"{path} does not belong there"
+                 for path in self._stale(release)]
     if not self.archive_path(release.handle).is_file():
       problems.append(f"{self.archive_path(release.handle)} is missing")
     if problems:
@@ -126,8 +136,21 @@ class Directory:
 
   def _documents(self, release: releases.Release
                  ) -> list[tuple[pathlib.Path, bytes]]:
-    return [(self.report_path(release.handle), release.report),
+    """Returns path and content of all but module and archive, card last.
+
+    So a card never links to what is not there yet.
+    """
+    parent = self.module_dir(release.handle).parent
+    return [*((parent / name, content)
+              for name, content in release.attachments),
+            (self.report_path(release.handle), release.report),
             (self.card_path(release.handle), release.card)]
+
+  def _stale(self, release: releases.Release) -> list[pathlib.Path]:
+    """Returns the files that an earlier card linked to, and this one not."""
+    kept = {path for path, _ in self._documents(release)}
+    return [path for path in self.attachment_paths(release.handle)
+            if path not in kept]
 
   def _verify_module(self, release: releases.Release) -> None:
     final = self.module_dir(release.handle)
@@ -146,8 +169,9 @@ class Directory:
     staged = staging / final.name
     _copy(release.export_dir, staged)
     archive.write(staging / self.archive_path(release.handle).name, staged)
-    for path, content in self._documents(release):
-      export_dirs.write_file(staging / path.name, content)
+    documents = self._documents(release)
+    for path, content in documents:
+      _write(staging / path.relative_to(final.parent), content)
     found = export_dirs.digest(staged)
     if found != release.export_sha256:
       raise errors.WriteError(
@@ -155,15 +179,17 @@ class Directory:
           f"{release.export_sha256}. Either the export is being changed, or "
           "the disk is failing: look into that, then publish again.")
     archive.verify(staging / self.archive_path(release.handle).name, staged)
-    for suffix in _SIDE_SUFFIXES:
-      name = final.name + suffix
-      os.replace(staging / name, final.with_name(name))
+    for path in (self.archive_path(release.handle),
+                 *(path for path, _ in documents)):
+      _move(staging, path, final)
     export_dirs.fsync(final.parent)
     os.rename(staged, final)
     export_dirs.fsync(final.parent)
 
   def _renew(self, release: releases.Release) -> base.Outcome:
-    """Replaces card and report where they differ; the module may not.
+    """Replaces what differs of card, report and attachments.
+
+    The module may not differ.
 
     An archive that is missing or damaged is made again of the module, which
     gives the same bytes.
@@ -174,21 +200,51 @@ class Directory:
                for path, content in self._documents(release)
                if not path.is_file() or path.read_bytes() != content]
     archive_path = self.archive_path(release.handle)
+    stale = self._stale(release)
     renewed = [path for path, _ in changed]
     if not _is_sound(archive_path, final):
       renewed.append(archive_path)
-    if not renewed:
+    if not renewed and not stale:
       return base.Outcome.UNCHANGED
     staging = _make_staging(final)
     for path, content in changed:
-      export_dirs.write_file(staging / path.name, content)
+      _write(staging / path.relative_to(final.parent), content)
     if archive_path in renewed:
       archive.write(staging / archive_path.name, final)
       archive.verify(staging / archive_path.name, final)
     for path in renewed:
-      os.replace(staging / path.name, path)
+      _move(staging, path, final)
+    for path in stale:  # Nothing links to them any longer.
+      path.unlink()
+    if stale:
+      with contextlib.suppress(OSError):  # Unless others are in it.
+        _evaluations(final).rmdir()
     export_dirs.fsync(final.parent)
     return base.Outcome.RENEWED
+
+
+def _evaluations(module_dir: pathlib.Path) -> pathlib.Path:
+  return module_dir.with_name(
+      module_dir.name + export_dirs.EVALUATIONS_SUFFIX)
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+  """Writes a staged file, in a directory that everybody may read."""
+  if not path.parent.is_dir():
+    path.parent.mkdir(mode=0o755)
+    path.parent.chmod(0o755)  # Whatever the umask says.
+  export_dirs.write_file(path, content)
+
+
+def _move(staging: pathlib.Path, path: pathlib.Path,
+          final: pathlib.Path) -> None:
+  """Moves a staged file to where it is published, beside `final`."""
+  if path.parent != final.parent and not path.parent.is_dir():
+    path.parent.mkdir(mode=0o755)
+    path.parent.chmod(0o755)
+  os.replace(staging / path.relative_to(final.parent), path)
+  if path.parent != final.parent:
+    export_dirs.fsync(path.parent)
 
 
 def _is_sound(archive_path: pathlib.Path, module_dir: pathlib.Path) -> bool:
@@ -226,6 +282,8 @@ def _clean_up(model_dir: pathlib.Path) -> None:
     if not os.path.lexists(final):
       for suffix in _SIDE_SUFFIXES:
         model_dir.joinpath(final.name + suffix).unlink(missing_ok=True)
+      if _evaluations(final).is_dir():
+        shutil.rmtree(_evaluations(final))
       export_dirs.fsync(model_dir)
     # Last: as long as it stands, the next run knows that there is work.
     shutil.rmtree(staging)
