@@ -26,6 +26,7 @@ class Evaluated:
   """An export's evaluation, and that of the classifier beside it."""
   evaluation: evaluation_lib.Evaluation
   companion: predictions_lib.Predictions | None  # Of a feature extractor.
+  classes: tuple[str, ...]                       # Of the logits.
 
   @property
   def predictions(self) -> predictions_lib.Predictions:
@@ -53,7 +54,8 @@ def run(subject: subject_lib.Subject) -> Evaluated:
                                subject.model)
   return Evaluated(
       evaluation_lib.evaluate(model, subject.evaluation_set,
-                              subject.on_examples, subject.fresh), companion)
+                              subject.on_examples, subject.fresh),
+      companion, model.classes)
 
 
 def counting(subject: subject_lib.Subject, evaluation: Evaluated

@@ -128,6 +128,10 @@ def _conclude(checked: report.Report, export_dir: pathlib.Path) -> int:
   export_dir = program.shown_path(export_dir)
   print(f"report  {export_dirs.report_path(export_dir)}\n"
         f"card    {export_dirs.card_path(export_dir)}")
+  if checked.metrics:
+    page = export_dirs.evaluation_path(
+        export_dir, opened["name"], opened["split"], export_dirs.PAGE_SUFFIX)
+    print(f"page    {page}")
   failed = [f"{c.group}/{c.name}" for c in checked.checks
             if c.status == report.FAILED]
   if failed:

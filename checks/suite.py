@@ -19,7 +19,10 @@ from collections.abc import Callable, Iterable, Iterator
 from absl import logging
 
 from checks import accuracy
+from checks import figures
+from checks import html_report
 from checks import numerics
+from checks import pictures
 from checks import report
 from checks import structure
 from checks import subject as subject_lib
@@ -156,21 +159,20 @@ def _run(subject: subject_lib.Subject, checks: list[Check], quick: bool,
         f"{export_dir} was changed while it was checked; nothing is reported. "
         "Check it again.")
 
+  shown = _Shown(subject, runner.evaluation) if runner.evaluation else None
+
   def make(card: report.CheckResult) -> report.Report:
-    evaluation = runner.evaluation
     return report.Report(
         handle=manifest["handle"], export_sha256=export_sha256,
         checks=(*results, card),
-        dataset=_dataset(subject, evaluation) if evaluation else None,
-        metrics={"top1": evaluation.predictions.top1.to_dict(),
-                 "top5": evaluation.predictions.top5.to_dict()}
-        if evaluation else None,
+        dataset=_dataset(subject, runner.evaluation) if shown else None,
+        metrics=shown.figures.to_dict() if shown else None,
         environment=report.environment(trainability.has_onednn()),
         started=started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=round(time.monotonic() - clock, 1))
 
   progress.check("card", "card")
-  final = _finish(export_dir, make)
+  final = _finish(export_dir, make, shown)
   progress.result(final.checks[-1])
   return final
 
@@ -279,10 +281,32 @@ def guarded(function: Callable[[], report.CheckResult]) -> report.CheckResult:
     return report.failed(f"{type(e).__name__}: {text[:600]}")
 
 
+class _Shown:
+  """The pictures and the page of an evaluation, beside the report."""
+
+  def __init__(self, subject: subject_lib.Subject,
+               evaluated: accuracy.Evaluated):
+    self.figures = figures.figures(evaluated.predictions, evaluated.classes)
+    self._subject = subject
+    self._predictions = evaluated.predictions
+    self._stem = export_dirs.evaluation_path(
+        subject.export_dir, subject.evaluation_set.name,
+        subject.evaluation_set.split, "")
+    self._pictures = None
+
+  def write(self, made: report.Report) -> None:
+    """Writes the page that goes with a report, and the pictures once."""
+    self._pictures = self._pictures or pictures.write(self.figures, self._stem)
+    html_report.write(
+        self._stem.with_name(self._stem.name + export_dirs.PAGE_SUFFIX),
+        made.to_dict(), self._subject.manifest, self.figures,
+        self._predictions, self._pictures)
+
+
 def _finish(export_dir: pathlib.Path,
-            make: Callable[[report.CheckResult], report.Report]
-            ) -> report.Report:
-  """Writes report and card so that each says what the other does."""
+            make: Callable[[report.CheckResult], report.Report],
+            shown: _Shown | None) -> report.Report:
+  """Writes report, card and page so that each says what the others do."""
   clock = time.monotonic()
 
   def card(result: report.CheckResult) -> report.CheckResult:
@@ -293,7 +317,7 @@ def _finish(export_dir: pathlib.Path,
   path = export_dirs.report_path(export_dir)
   pending = make(card(report.not_run("the card has not been judged yet")))
   report.write(pending, path)
-  result = guarded(lambda: _card(export_dir, pending))
+  result = guarded(lambda: _card(export_dir, pending, shown))
   final = make(card(result))
   # The card tells the card's own status, so it changes once more.
   if result.status == report.PASSED:
@@ -301,22 +325,25 @@ def _finish(export_dir: pathlib.Path,
     if again.status != report.PASSED:
       final = make(card(again))
   report.write(final, path)
-  # The collection tells of the final report as well.
-  again = guarded(lambda: _card(export_dir, final))
+  # The collection and the page tell of the final report as well.
+  again = guarded(lambda: _card(export_dir, final, shown))
   if final.checks[-1].status == report.PASSED != again.status:
     final = make(card(again))
     report.write(final, path)
-    guarded(lambda: _card(export_dir, final))
+    guarded(lambda: _card(export_dir, final, shown))
   return final
 
 
-def _card(export_dir: pathlib.Path, made: report.Report) -> report.CheckResult:
-  """Renews the card, and checks it against manifest and report."""
+def _card(export_dir: pathlib.Path, made: report.Report, shown: _Shown | None
+          ) -> report.CheckResult:
+  """Renews card and page; checks the card against manifest and report."""
+  if shown:
+    shown.write(made)
   render.write_cards(export_dir)
   path = export_dirs.card_path(export_dir)
   found = validate.problems(path.read_text("utf-8"),
                             export_dirs.read_manifest(export_dir),
-                            made.to_dict())
+                            made.to_dict(), path=path)
   return report.from_problems(
       found, "sound, and every number is the manifest's or the report's")
 
@@ -326,7 +353,8 @@ def _final_card(export_dir: pathlib.Path, made: report.Report
   """Writes the card of a report that is not on disk yet, if it is sound."""
   manifest = export_dirs.read_manifest(export_dir)
   record = json.loads(json.dumps(made.to_dict()))  # As it will be read.
-  text = render.module_card(manifest, record)
+  text = render.module_card(manifest, record, render.evaluation_links(
+      export_dir, record))
   found = validate.problems(text, manifest, record)
   if not found:
     export_dirs.write_file(export_dirs.card_path(export_dir), text)
