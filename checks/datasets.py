@@ -183,7 +183,7 @@ class _Lister:
       return Found(known, _DAMAGED, reason=str(e))
 
   def _facts(self, known: known_sets.KnownSet) -> list[str]:
-    facts = [("classes", f"{known.num_classes:,}: {known.classes}"),
+    facts = [("classes", known.classes),
              ("licence", known.licence)]
     if known.notes:
       facts.append(("note", known.notes))
