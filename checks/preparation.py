@@ -20,17 +20,6 @@ from hub_export import export_dirs
 _CHUNK_BYTES = 1 << 20
 
 
-def manual_dir_of(name: str, data_dir: pathlib.Path | None) -> pathlib.Path:
-  """Returns where TFDS looks for the archives that a person got.
-
-  Args:
-    name: TFDS' name of a data set.
-    data_dir: TFDS' directory of data sets; None for TFDS' own default.
-  """
-  builder = evaluation_sets.tfds_builder(name, data_dir)
-  return pathlib.Path(builder.data_dir_root) / "downloads" / "manual"
-
-
 def archive_state(archive: known_sets.Archive, manual_dir: pathlib.Path) -> str:
   """Returns what there is of an archive, without reading it.
 
