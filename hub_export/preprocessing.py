@@ -24,7 +24,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _LARGEST_PX = 65_535  # The side of the largest JPEG.
 # The default, TensorFlow's fastest, is off by 1.2 of 255 on average.
 _DCT = "INTEGER_ACCURATE"
-# By how much a window is decoded wider than it is needed: where colour is
+# By how much a window is decoded wider than what is used of it: where colour is
 # stored in a lower resolution, it is interpolated, and at a window's edge
 # libjpeg-turbo lacks the neighbour. One pixel was seen to differ.
 _EDGE_PX = 2
@@ -123,14 +123,14 @@ class Preprocessing:
       for resize in earlier:
         image = _resize(image, resize)
       geometry = _geometry(tf.shape(image)[:2], last, self.crop_px)
-      image = tf.slice(image, [*tf.unstack(geometry.low), 0],
-                       [*tf.unstack(geometry.extent), 3])
+      image = _cut(image, geometry.low, geometry.extent)
     else:
       image, geometry = _decode_window(
           encoded, lambda shape: _geometry(shape, last, self.crop_px))
     if last is not None:
       image = _resample(image, geometry, last)
-    # A crop larger than the image has no pixels outside of it.
+    else:
+      image = _cut(image, -tf.cast(geometry.offset, tf.int32), geometry.size)
     return tf.ensure_shape(image, [self.crop_px, self.crop_px, 3])
 
   def to_dict(self) -> dict[str, Any]:
@@ -165,8 +165,9 @@ class _Geometry(NamedTuple):
 
   All fields are [height, width].
   """
-  low: tf.Tensor     # int32 [2]: first row and column that are needed.
-  extent: tf.Tensor  # int32 [2]: rows and columns from there.
+  low: tf.Tensor     # int32 [2]: first row and column that are read.
+  extent: tf.Tensor  # int32 [2]: rows and columns from there; the outermost
+                     # _EDGE_PX are not needed unless they are the image's.
   scale: tf.Tensor   # float32 [2]: new size / old size of the whole image.
   offset: tf.Tensor  # float32 [2]: where the part begins, in pixels of what
                      # comes out, which begins at 0.
@@ -194,8 +195,8 @@ def _geometry(shape: tf.Tensor, resize: Resize | None, crop_px: int | None
   # tf.round rounds half to even, as Python's round in torchvision does.
   corner = tf.round(tf.cast(new - size, tf.float64) / 2)
   # Filters look so far to each side of a pixel's centre, in old pixels.
-  reach = 0.0 if resize is None else (
-      _RADIUS[resize.interpolation] * tf.maximum(1 / scale, 1.0))
+  reach = _EDGE_PX + (0.0 if resize is None else _RADIUS[resize.interpolation]
+                      * tf.maximum(1 / scale, 1.0))
   low = tf.floor((corner + 0.5) / scale - reach)
   high = tf.math.ceil((corner + tf.cast(size, tf.float64) - 0.5) / scale
                       + reach)
@@ -222,8 +223,8 @@ def _decode_window(encoded: tf.Tensor,
                    ) -> tuple[tf.Tensor, _Geometry]:
   """Returns a part of an image, and which it is.
 
-  Of a JPEG file only that part is decoded, to the very pixels that it has in
-  the whole image.
+  Of a JPEG file only that part is decoded, and comes out as it is in the whole
+  image but for its outermost pixel.
 
   Args:
     encoded: string scalar, a JPEG, PNG or still GIF file.
@@ -232,23 +233,17 @@ def _decode_window(encoded: tf.Tensor,
   Returns:
     uint8 [*extent, 3].
   """
-  def cut(image, geometry, low):
-    image = tf.slice(image, [*tf.unstack(geometry.low - low), 0],
-                     [*tf.unstack(geometry.extent), 3])
-    return image, geometry
-
   def window():
-    shape = tf.io.extract_jpeg_shape(encoded)[:2]
-    geometry = plan(shape)
-    low = tf.maximum(geometry.low - _EDGE_PX, 0)
-    high = tf.minimum(geometry.low + geometry.extent + _EDGE_PX, shape)
+    geometry = plan(tf.io.extract_jpeg_shape(encoded)[:2])
     image = tf.image.decode_and_crop_jpeg(
-        encoded, tf.concat([low, high - low], 0), channels=3, dct_method=_DCT)
-    return cut(image, geometry, low)
+        encoded, tf.concat([geometry.low, geometry.extent], 0), channels=3,
+        dct_method=_DCT)
+    return image, geometry
 
   def whole():
     image = tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT)
-    return cut(image, plan(tf.shape(image)[:2]), 0)
+    geometry = plan(tf.shape(image)[:2])
+    return _cut(image, geometry.low, geometry.extent), geometry
 
   # What comes after the window is not read, so that a missing end goes
   # unnoticed; in a JPEG's compressed data its end mark cannot occur.
@@ -256,6 +251,11 @@ def _decode_window(encoded: tf.Tensor,
       tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_START),
       tf.equal(tf.strings.substr(encoded, -2, 2), _JPEG_END))
   return tf.cond(is_whole_jpeg, window, whole)
+
+
+def _cut(image: tf.Tensor, low: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:
+  """Returns the part of an image from `low` on; both int32 [2]."""
+  return tf.slice(image, tf.concat([low, [0]], 0), tf.concat([extent, [3]], 0))
 
 
 def _resample(image: tf.Tensor, geometry: _Geometry, resize: Resize
