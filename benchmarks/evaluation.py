@@ -336,11 +336,9 @@ def _busy_seconds() -> float:
 
 def _write(found: Mapping[str, Any], output_dir: pathlib.Path) -> None:
   """Writes the figures and a picture of them."""
-  with export_dirs.write_errors(output_dir):
-    output_dir.mkdir(parents=True, exist_ok=True)
-    export_dirs.write_file(output_dir / "evaluation.json",
-                           json.dumps(found, indent=2) + "\n")
-    export_dirs.write_file(output_dir / "evaluation.png", picture(found))
+  export_dirs.write_file(output_dir / "evaluation.json",
+                         json.dumps(found, indent=2) + "\n")
+  export_dirs.write_file(output_dir / "evaluation.png", picture(found))
   print(f"\n{program.shown_path(output_dir)}: evaluation.json, evaluation.png")
 
 
