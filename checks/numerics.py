@@ -5,7 +5,7 @@ subject.TOLERANCE.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,18 +80,53 @@ def repeatable(subject: subject_lib.Subject) -> report.CheckResult:
 def image_bytes(subject: subject_lib.Subject) -> report.CheckResult:
   """Checks `image_bytes` against decoding and preprocessing outside of it."""
   encoded = _encoded_images()
-  pixels = np.stack([subject.preprocessing.apply(tf.constant(e)).numpy()
-                     for e in encoded.values()])
-  expected = _serve(subject, pixels)
+  return _as_outside(subject, list(encoded), list(encoded.values()),
+                     ", ".join(encoded))
+
+
+def samples(subject: subject_lib.Subject, file_names: Sequence[str],
+            encoded: Sequence[bytes]) -> report.CheckResult:
+  """Checks `image_bytes` in the same way, on examples of the evaluation.
+
+  Args:
+    subject: The export.
+    file_names: Of the examples, for messages.
+    encoded: The examples, as the data set stores them.
+  """
+  if not encoded:
+    return report.not_run("there is no example to try; expected some of the "
+                          "evaluation's")
+  return _as_outside(subject, file_names, encoded,
+                     f"{len(encoded)} examples, such as {file_names[0]}")
+
+
+def _as_outside(subject: subject_lib.Subject, names: Sequence[str],
+                encoded: Sequence[bytes], shown: str) -> report.CheckResult:
+  """Returns whether `image_bytes` is preprocessing and `serving_default`.
+
+  Args:
+    subject: The export.
+    names: Of the files, for people.
+    encoded: JPEG or PNG files.
+    shown: What they are, for the message if all is well.
+  """
+  pixels = []
+  for name, file in zip(names, encoded, strict=True):
+    try:
+      pixels.append(subject.preprocessing.apply(tf.constant(file)).numpy())
+    except tf.errors.InvalidArgumentError as e:
+      return report.failed(f"{name} cannot be decoded: {e.message}",
+                           images=len(encoded))
+  expected = _serve(subject, np.stack(pixels))
   found = subject.signature("image_bytes")(
-      image_bytes=tf.constant(list(encoded.values())))
+      image_bytes=tf.constant(list(encoded)))
   if not subject.is_classifier:
     worst = subject_lib.difference(found["features"], expected)
-    return _agreement(worst, f"{', '.join(encoded)}", images=len(encoded))
+    return _agreement(worst, shown, images=len(encoded))
 
   classes = found["classes"].numpy()
   probabilities = found["probabilities"].numpy()
-  names = [[name.decode() for name in row] for row in found["labels"].numpy()]
+  labels = [[name.decode() for name in row] for row in found["labels"].numpy()]
   wanted = _softmax(expected)
   k = min(5, subject.output_size)
   problems = []
@@ -105,19 +140,22 @@ def image_bytes(subject: subject_lib.Subject) -> report.CheckResult:
     problems.append("a class comes twice for one image")
   if (np.diff(probabilities, axis=1) > 0).any():
     problems.append("probabilities do not descend")
-  for what, seen, outside in (
+  largest = 0.0
+  for what, outside in (
       ("the probabilities of its classes",
-       probabilities, np.take_along_axis(wanted, classes, axis=1)),
-      ("the highest probabilities",
-       probabilities, -np.sort(-wanted, axis=1)[:, :k])):
+       np.take_along_axis(wanted, classes, axis=1)),
+      ("the highest probabilities", -np.sort(-wanted, axis=1)[:, :k])):
     # Of probabilities, which lie in [0, 1], the plain difference.
-    off = float(np.abs(seen - outside).max())
-    if not off <= subject_lib.TOLERANCE:
-      problems.append(f"{what} differ by {off:.1e} from those outside")
-  if names != [[subject.labels[c] for c in row] for row in classes]:
+    off = np.abs(probabilities - outside).max(axis=1)
+    largest = np.maximum(largest, off.max())
+    if not off.max() <= subject_lib.TOLERANCE:
+      problems.append(f"{what} differ by {off.max():.1e} from those outside, "
+                      f"most for {names[off.argmax()]}")
+  if labels != [[subject.labels[c] for c in row] for row in classes]:
     problems.append("labels are not those of the classes in labels.txt")
   return report.from_problems(
-      problems, f"as outside for {', '.join(encoded)}", images=len(encoded))
+      problems, f"as outside for {shown}", images=len(encoded),
+      largest_difference=_finite(float(largest)))
 
 
 def feature_vector(subject: subject_lib.Subject) -> report.CheckResult:

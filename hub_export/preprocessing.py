@@ -12,8 +12,8 @@ to whole numbers after resizing.
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -22,6 +22,16 @@ import tensorflow as tf
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _LARGEST_PX = 65_535  # The side of the largest JPEG.
+# The default, TensorFlow's fastest, is off by 1.2 of 255 on average.
+_DCT = "INTEGER_ACCURATE"
+# By how much a window is decoded wider than what is used of it: where colour is
+# stored in a lower resolution, it is interpolated, and at a window's edge
+# libjpeg-turbo lacks the neighbour. One pixel was seen to differ.
+_EDGE_PX = 2
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+# Keys' cubic has a = -0.5, as PIL's.
+_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
+_RADIUS = {"bilinear": 1.0, "bicubic": 2.0}  # Of these, in pixels.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +89,7 @@ class Preprocessing:
           "pixels that the last step leaves of the short side")
 
   def apply(self, encoded: tf.Tensor) -> tf.Tensor:
-    """Returns the decoded, resized and cropped image.
+    """Returns the decoded, resized and cropped image as a module takes it.
 
     Args:
       encoded: string scalar, a JPEG, PNG or still GIF file. Grey becomes RGB;
@@ -89,19 +99,39 @@ class Preprocessing:
       float32 [crop_px, crop_px, 3], RGB in [0, 1], multiples of 1/255.
 
     Raises:
-      tf.errors.InvalidArgumentError: if the bytes are no such image.
+      tf.errors.InvalidArgumentError: if the bytes are no such image, or end
+        too early, or no step resizes an image that is smaller than the crop.
     """
-    image = tf.io.decode_jpeg(encoded, channels=3,
-                              dct_method="INTEGER_ACCURATE")
-    for resize in self.resizes:
-      image = _resize(image, resize)
-    image = _centre_crop(image, self.crop_px)
-    return tf.cast(image, tf.float32) / 255.0
+    return to_unit_range(self.pixels(encoded))
 
   def apply_batch(self, encoded: tf.Tensor) -> tf.Tensor:
     """As `apply`, for string [batch] to float32 [batch, crop, crop, 3]."""
-    spec = tf.TensorSpec([self.crop_px, self.crop_px, 3], tf.float32)
-    return tf.map_fn(self.apply, encoded, fn_output_signature=spec)
+    spec = tf.TensorSpec([self.crop_px, self.crop_px, 3], tf.uint8)
+    return to_unit_range(
+        tf.map_fn(self.pixels, encoded, fn_output_signature=spec))
+
+  def pixels(self, encoded: tf.Tensor) -> tf.Tensor:
+    """As `apply`, but uint8 in [0, 255]: a quarter of the memory in a queue.
+
+    `to_unit_range` makes of it, or of a batch, what a module takes.
+    """
+    earlier, last = self.resizes, None
+    if earlier and earlier[-1].antialias and not earlier[-1].jpeg:
+      *earlier, last = earlier
+    if earlier:
+      image = tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT)
+      for resize in earlier:
+        image = _resize(image, resize)
+      geometry = _geometry(tf.shape(image)[:2], last, self.crop_px)
+      image = _cut(image, geometry.low, geometry.extent)
+    else:
+      image, geometry = _decode_window(
+          encoded, lambda shape: _geometry(shape, last, self.crop_px))
+    if last is not None:
+      image = _resample(image, geometry, last)
+    else:
+      image = _cut(image, -tf.cast(geometry.offset, tf.int32), geometry.size)
+    return tf.ensure_shape(image, [self.crop_px, self.crop_px, 3])
 
   def to_dict(self) -> dict[str, Any]:
     """Returns the record as it stands in a manifest."""
@@ -130,33 +160,154 @@ def _is_size(value: Any) -> bool:
           1 <= value <= _LARGEST_PX)
 
 
-def _resize(image: tf.Tensor, resize: Resize) -> tf.Tensor:
-  """Returns uint8 [h, w, 3] for uint8 [h, w, 3]."""
-  height, width = tf.unstack(tf.shape(image)[:2])
-  size = tf.constant(resize.size_px)
+class _Geometry(NamedTuple):
+  """Which part of an image a resized and cropped one is made of.
+
+  All fields are [height, width].
+  """
+  low: tf.Tensor     # int32 [2]: first row and column that are read.
+  extent: tf.Tensor  # int32 [2]: rows and columns from there; the outermost
+                     # _EDGE_PX are not needed unless they are the image's.
+  scale: tf.Tensor   # float32 [2]: new size / old size of the whole image.
+  offset: tf.Tensor  # float32 [2]: where the part begins, in pixels of what
+                     # comes out, which begins at 0.
+  size: tf.Tensor    # int32 [2]: of what comes out.
+
+
+def to_unit_range(pixels: tf.Tensor) -> tf.Tensor:
+  """Returns float32 in [0, 1] for uint8 in [0, 255], of any shape."""
+  return tf.cast(pixels, tf.float32) / 255.0
+
+
+def _geometry(shape: tf.Tensor, resize: Resize | None, crop_px: int | None
+              ) -> _Geometry:
+  """Returns what to take of an image of a shape, int32 [2].
+
+  Args:
+    shape: Height and width of the whole image.
+    resize: The step before the crop; None for the crop alone.
+    crop_px: Side of the centre crop; None for no crop.
+  """
+  new = shape if resize is None else _new_size(shape, resize)
+  size = new if crop_px is None else tf.constant([crop_px, crop_px])
+  old = tf.cast(shape, tf.float64)
+  scale = tf.cast(new, tf.float64) / old
+  # tf.round rounds half to even, as Python's round in torchvision does.
+  corner = tf.round(tf.cast(new - size, tf.float64) / 2)
+  # Filters look so far to each side of a pixel's centre, in old pixels.
+  reach = _EDGE_PX + (0.0 if resize is None else _RADIUS[resize.interpolation]
+                      * tf.maximum(1 / scale, 1.0))
+  low = tf.floor((corner + 0.5) / scale - reach)
+  high = tf.math.ceil((corner + tf.cast(size, tf.float64) - 0.5) / scale
+                      + reach)
+  low, high = tf.maximum(low, 0), tf.minimum(high, old)
+  # The offset is small, what it is the difference of may not be: only here
+  # float32 is enough.
+  return _Geometry(
+      low=tf.cast(low, tf.int32), extent=tf.cast(high - low, tf.int32),
+      scale=tf.cast(scale, tf.float32),
+      offset=tf.cast(low * scale - corner, tf.float32), size=size)
+
+
+def _new_size(shape: tf.Tensor, resize: Resize) -> tf.Tensor:
+  """Returns the size, int32 [2], that a step gives an image of a shape."""
   if resize.mode == "squash":
-    new = [size, size]
+    return tf.constant([resize.size_px, resize.size_px])
+  # Whole pixels: the long side loses its fraction, as int() does.
+  sides = tf.cast(shape, tf.int64)
+  return tf.cast(resize.size_px * sides // tf.reduce_min(sides), tf.int32)
+
+
+def _decode_window(encoded: tf.Tensor,
+                   plan: Callable[[tf.Tensor], _Geometry]
+                   ) -> tuple[tf.Tensor, _Geometry]:
+  """Returns a part of an image, and which it is.
+
+  Of a JPEG file only that part is decoded, and comes out as it is in the whole
+  image but for its outermost pixel.
+
+  Args:
+    encoded: string scalar, a JPEG, PNG or still GIF file.
+    plan: Gives the part for a shape, int32 [2].
+
+  Returns:
+    uint8 [*extent, 3].
+  """
+  def window():
+    geometry = plan(tf.io.extract_jpeg_shape(encoded)[:2])
+    image = tf.image.decode_and_crop_jpeg(
+        encoded, tf.concat([geometry.low, geometry.extent], 0), channels=3,
+        dct_method=_DCT)
+    return image, geometry
+
+  def whole():
+    image = tf.io.decode_jpeg(encoded, channels=3, dct_method=_DCT)
+    geometry = plan(tf.shape(image)[:2])
+    return _cut(image, geometry.low, geometry.extent), geometry
+
+  # What comes after the window is not read, so that a missing end goes
+  # unnoticed; in a JPEG's compressed data its end mark cannot occur.
+  is_whole_jpeg = tf.logical_and(
+      tf.equal(tf.strings.substr(encoded, 0, 3), _JPEG_START),
+      tf.equal(tf.strings.substr(encoded, -2, 2), _JPEG_END))
+  return tf.cond(is_whole_jpeg, window, whole)
+
+
+def _cut(image: tf.Tensor, low: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:
+  """Returns the part of an image from `low` on; both int32 [2]."""
+  return tf.slice(image, tf.concat([low, [0]], 0), tf.concat([extent, [3]], 0))
+
+
+def _resample(image: tf.Tensor, geometry: _Geometry, resize: Resize
+              ) -> tf.Tensor:
+  """Returns an image resized with antialias, uint8 [*geometry.size, 3].
+
+  Horizontally first, with rounding in between, as PIL does. Both passes have
+  what they do not touch innermost, which is several times as fast as resizing
+  pixels of three channels in one go (and that differs from PIL by 0.18 of 255
+  on average, this by less than 0.001).
+
+  Args:
+    image: uint8 [*geometry.extent, 3], the part that `geometry` tells.
+    geometry: Where it lies, and what to make of it.
+    resize: The step, whose filter is used.
+  """
+  height = geometry.extent[0]
+  new_height, new_width = tf.unstack(geometry.size)
+  rows = tf.reshape(image, [height, -1])            # [height, width * 3]
+  columns = tf.reshape(tf.transpose(rows), [-1, 3 * height])
+  columns = _resample_axis(columns, geometry, 1, resize)
+  columns = tf.reshape(columns, [new_width * 3, height])
+  rows = _resample_axis(tf.transpose(columns), geometry, 0, resize)
+  return tf.reshape(rows, [new_height, new_width, 3])
+
+
+def _resample_axis(lines: tf.Tensor, geometry: _Geometry, axis: int,
+                   resize: Resize) -> tf.Tensor:
+  """Returns uint8 [new, n] for uint8 [old, n], resized along that axis."""
+  resized = tf.raw_ops.ScaleAndTranslate(
+      images=lines[tf.newaxis, tf.newaxis],
+      size=tf.stack([1, geometry.size[axis]]),
+      scale=tf.stack([1.0, geometry.scale[axis]]),
+      translation=tf.stack([0.0, geometry.offset[axis]]),
+      kernel_type=_KERNELS[resize.interpolation], antialias=True)
+  return _rounded(resized[0, 0])
+
+
+def _rounded(values: tf.Tensor) -> tf.Tensor:
+  """Returns uint8, as near as it gets to float32 values."""
+  return tf.cast(tf.clip_by_value(tf.round(values), 0, 255), tf.uint8)
+
+
+def _resize(image: tf.Tensor, resize: Resize) -> tf.Tensor:
+  """Returns uint8 [h, w, 3] for uint8 [h, w, 3]: a whole step, uncropped."""
+  if resize.antialias:
+    image = _resample(image, _geometry(tf.shape(image)[:2], resize, None),
+                      resize)
   else:
-    short = tf.minimum(height, width)
-    # Whole pixels: the long side loses its fraction, as int() does.
-    new = [size * height // short, size * width // short]
-  # PIL, which antialiases, rounds between the two directions.
-  steps = [[height, new[1]], new] if resize.antialias else [new]
-  for step in steps:
-    resized = tf.image.resize(image, step, resize.interpolation,
-                              antialias=resize.antialias)
-    image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+    image = _rounded(tf.image.resize(
+        image, _new_size(tf.shape(image)[:2], resize), resize.interpolation))
   if resize.jpeg:
     image = tf.io.decode_jpeg(tf.io.encode_jpeg(image), channels=3,
-                              dct_method="INTEGER_ACCURATE")
+                              dct_method=_DCT)
   return image
-
-
-def _centre_crop(image: tf.Tensor, size: int) -> tf.Tensor:
-  """Returns the central [size, size, 3]; no side may be shorter."""
-  shape = tf.shape(image)[:2]
-  # tf.round rounds half to even, as Python's round in torchvision does.
-  top, left = tf.unstack(tf.cast(
-      tf.round(tf.cast(shape - size, tf.float32) / 2), tf.int32))
-  image = image[top:top + size, left:left + size]
-  return tf.ensure_shape(image, [size, size, 3])

@@ -1,5 +1,6 @@
 """Tests of the numerics checks on sound exports and on planted faults."""
 
+import json
 import types
 
 import numpy as np
@@ -72,6 +73,71 @@ def test_batch_sizes_of_a_single_class(company, status):
 def test_feature_extractor_whose_image_bytes_differ(made):
   result = numerics.image_bytes(made("feature_extractor", "image_bytes_scale"))
   assert result.status == "failed"
+
+
+def _scans(count):
+  """Returns file names and PNG files of digits-like scans, all unlike."""
+  names, files = [], []
+  for i in range(count):
+    pixels = subject_lib.probe_images(1, 8 + i, 11, seed=i)[0] * 255
+    files.append(tf.io.encode_png(pixels.round().astype(np.uint8)).numpy())
+    names.append(f"scan{i}.png")
+  return names, files
+
+
+class TestSamples:
+
+  @pytest.mark.parametrize("kind", ["classifier", "feature_extractor"])
+  def test_sound(self, made, kind):
+    result = numerics.samples(made(kind), *_scans(5))
+    assert result.status == "passed", result.message
+    assert "5 examples, such as scan0.png" in result.message
+    assert result.figures["images"] == 5
+    assert 0 <= result.figures["largest_difference"] < 1e-4
+
+  @pytest.mark.parametrize("kind, message", [
+      ("classifier", "the highest probabilities differ by"),
+      ("feature_extractor", "5 examples, such as scan0.png differ by")])
+  def test_scaled_images(self, made, kind, message):
+    result = numerics.samples(made(kind, "image_bytes_scale"), *_scans(5))
+    assert result.status == "failed"
+    assert message in result.message
+    assert result.figures["largest_difference"] > 1e-4
+
+  # What image_bytes does is right; what is stated of it, is not.
+  def test_other_preprocessing_in_the_manifest(self, made, monkeypatch):
+    subject = made()
+    record = json.loads(json.dumps(subject.manifest["preprocessing"]))
+    record["resizes"][0]["interpolation"] = "bicubic"
+    monkeypatch.setitem(subject.manifest, "preprocessing", record)
+    assert numerics.samples(subject, *_scans(5)).status == "failed"
+
+  def test_names_the_one_that_differs(self, made):
+    """The export's image_bytes, given one image upside down."""
+    subject = made()
+    names, files = _scans(5)
+    signature = subject.signature("image_bytes")
+    turned = tf.io.encode_png(tf.reverse(tf.io.decode_png(files[3]), [0]))
+    def other(image_bytes):
+      return signature(image_bytes=tf.tensor_scatter_nd_update(
+          image_bytes, [[3]], [turned]))
+    replaced = types.SimpleNamespace(
+        preprocessing=subject.preprocessing, labels=subject.labels,
+        is_classifier=True, output="logits", output_size=subject.output_size,
+        signature=lambda name: other if name == "image_bytes"
+        else subject.signature(name))
+    result = numerics.samples(replaced, names, files)
+    assert result.status == "failed"
+    assert "most for scan3.png" in result.message
+
+  def test_damaged_sample(self, made):
+    names, files = _scans(3)
+    result = numerics.samples(made(), names, [*files[:2], files[2][:40]])
+    assert result.status == "failed"
+    assert result.message.startswith("scan2.png cannot be decoded")
+
+  def test_none(self, made):
+    assert numerics.samples(made(), [], []).status == "not_run"
 
 
 def test_features_of_another_layer(made, monkeypatch):
