@@ -379,6 +379,18 @@ class TestNumbers:
     card, m, r = case("figures")
     assert validate.problems(f"{card}\n{text}\n", m, r)
 
+  def test_swapped_figures_are_found(self):
+    card, m, r = case("figures")
+    for row, other in (("Mean confidence", "73.45 %"),
+                       ("Mean top-1 of classes", "70.84 % over 998"),
+                       ("Negative log-likelihood", "3.1357 nats"),
+                       ("Expected calibration error", "1.02 % in 15")):
+      changed = re.sub(rf"(\| {row} +\| +)\S+ \S+( over 998| in 15)?",
+                       rf"\g<1>{other}", card)
+      assert changed != card
+      assert any(f.startswith(f"row {row!r} says ")
+                 for f in validate.problems(changed, m, r))
+
   def test_rows_of_classes_swapped(self):
     card, m, r = case("figures")
     card = card.replace("7 of 43", "X").replace("9 of 51", "7 of 43").replace(
