@@ -70,7 +70,8 @@ def page(report: Mapping[str, Any], manifest: Mapping[str, Any],
         policy=f"default-src 'none'; img-src data:; style-src {_source(style)};"
         f" script-src {_source(script)}; base-uri 'none'; form-action 'none'",
         verdict=_verdict(report), against=_against(report, manifest),
-        groups=_groups(report), unlabelled=len(predictions) - figures.top1.total,
+        groups=_groups(report),
+        unlabelled=len(predictions) - figures.top1.total,
         pictures=[(picture, base64.b64encode(
             picture.path.read_bytes()).decode()) for picture in pictures],
         worst=[(c, _confused(figures, c.index)) for c in figures.worst],

@@ -90,10 +90,10 @@ def write(figures: figures_lib.Figures, stem: pathlib.Path) -> list[Picture]:
 
 def _png(figures: figures_lib.Figures, title: str, draw: Any) -> bytes:
   """Returns a picture that no setting of the user's has a hand in."""
-  # pylint: disable=g-import-not-at-top
+  # pylint: disable=g-import-not-at-top,redefined-outer-name
   import matplotlib
   from matplotlib.backends import backend_agg
-  from matplotlib import figure as figure_lib  # pylint: disable=redefined-outer-name
+  from matplotlib import figure as figure_lib
 
   with matplotlib.rc_context(), warnings.catch_warnings():
     matplotlib.rcdefaults()

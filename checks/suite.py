@@ -343,7 +343,7 @@ def _card(export_dir: pathlib.Path, made: report.Report, shown: _Shown | None
   path = export_dirs.card_path(export_dir)
   found = validate.problems(path.read_text("utf-8"),
                             export_dirs.read_manifest(export_dir),
-                            made.to_dict(), path=path)
+                            made.to_dict(), path)
   return report.from_problems(
       found, "sound, and every number is the manifest's or the report's")
 
@@ -353,11 +353,12 @@ def _final_card(export_dir: pathlib.Path, made: report.Report
   """Writes the card of a report that is not on disk yet, if it is sound."""
   manifest = export_dirs.read_manifest(export_dir)
   record = json.loads(json.dumps(made.to_dict()))  # As it will be read.
-  text = render.module_card(manifest, record, render.evaluation_links(
-      export_dir, record))
-  found = validate.problems(text, manifest, record)
+  text = render.module_card(
+      manifest, record, render.evaluation_links(export_dir, record))
+  path = export_dirs.card_path(export_dir)
+  found = validate.problems(text, manifest, record, path)
   if not found:
-    export_dirs.write_file(export_dirs.card_path(export_dir), text)
+    export_dirs.write_file(path, text)
   return report.from_problems(found, "sound")
 
 

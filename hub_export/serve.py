@@ -5,7 +5,7 @@
     GET /<publisher>/<name>/<version>?tf-hub-format=compressed   the archive
     GET /<publisher>/<name>/<version>.tar.gz                     the archive
     GET /<publisher>/<name>/<version>                            the card
-    GET /<publisher>/<name>/<version>.evaluations/<file>         what it links to
+    GET /<publisher>/<name>/<version>.evaluations/<file>         what it shows
     GET /                                                        what there is
     GET /healthz                                                 "ok"
 

@@ -28,7 +28,7 @@ _FIRST_LINE = re.compile(
     rf"/\d+)|(?P<publisher>Publisher) {_PUBLISHER})", re.ASCII)
 _METADATA = re.compile(r"<!--(?P<key>[\w\s-]+):(?P<value>.+)-->", re.ASCII)
 _HUB_URL = re.compile(r"https://tfhub\.dev/[a-z\d-]+/[\w.-]+")
-_LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
+_LINK = re.compile(r"(?<!\\)\]\((?P<target>[^)\s]+)\)")
 
 # Digits that are part of a name or of a fixed phrase, not figures.
 _NAMES = re.compile(
@@ -43,7 +43,7 @@ _NUMBER = re.compile(
     r"(?P<unit>\s?(?:million|billion|[MG])(?![A-Za-z]))?")
 _INLINE_CODE = re.compile(r"(?<!\\)(`[^`]*`)")
 # A number or version, and nothing else.
-_BARE = re.compile(r"\d+(\.\d+)*")
+_BARE = re.compile(r"\d+([.,]\d+)*")
 _STATUSES = ("passed", "failed", "not_run")
 
 
@@ -74,6 +74,7 @@ def problems(card: str, manifest: Mapping[str, Any] | None = None,
 def file_links(card: str) -> list[str]:
   """Returns the relative links of a page, each once, as they stand there."""
   text, _ = _without_code(card)
+  text = _INLINE_CODE.sub(" ", text)
   return list(dict.fromkeys(
       match["target"] for match in _LINK.finditer(text)
       if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:|#", match["target"])))

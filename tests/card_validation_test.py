@@ -226,17 +226,76 @@ class TestRules:
     assert validate.problems(card, {})
 
 
+class TestLinksOfModules:
+
+  def test_must_lead_to_files(self, tmp_path):
+    card, m, r = case("figures")
+    path = tmp_path / "4.md"
+    found = validate.problems(card, m, r, path)
+    assert [f.split(";")[0] for f in found] == [
+        f"the link to {link!r} leads nowhere"
+        for link in model_cards_test.links(m)]
+    (tmp_path / "4.evaluations").mkdir()
+    for link in model_cards_test.links(m):
+      (tmp_path / link).write_bytes(b"")
+    assert validate.problems(card, m, r, path) == []
+    (tmp_path / model_cards_test.links(m)[1]).unlink()
+    assert len(validate.problems(card, m, r, path)) == 1
+
+  @pytest.mark.parametrize("link", [
+      "3.evaluations/imagenet2012-validation.html", "x.png",
+      "4.evaluations/imagenet2012-validation.parquet", "../secret",
+      "4.evaluations/imagenet2012-test.html", "/etc/passwd", "//host/x.png"])
+  def test_only_files_of_this_evaluation(self, link):
+    card, m, r = case("figures")
+    found = validate.problems(f"{card}\n![A picture]({link})\n", m, r)
+    assert any(f.startswith(f"the link to {link!r} leads to a file that is "
+                            "not published") for f in found)
+
+  def test_none_without_an_evaluation(self):
+    card, m, _ = case("no report")
+    found = validate.problems(
+        card + "\n[Page](4.evaluations/imagenet2012-validation.html)\n", m)
+    assert any("expected none" in f for f in found)
+
+  @pytest.mark.parametrize("text", [
+      "[Anywhere](https://example.org/x.png)", "[Below](#limits)",
+      "[Write](mailto:a@b.example)", r"\[no link\](x.png)", "`[code](x.png)`",
+      "```\n[fenced](x.png)\n```"])
+  def test_what_is_no_file(self, text, tmp_path):
+    assert validate.problems(f"{MODULE}\n{text}\n",
+                             path=tmp_path / "1.md") == []
+
+  def test_names_with_odd_characters_are_quoted(self, tmp_path):
+    m = model_cards_test.manifest()
+    r = model_cards_test.with_figures(m)
+    r["dataset"] |= {"name": "my data/(50 %)", "split": "../../a b"}
+    export_dir = tmp_path / "4"
+    name = "my data-(50 %)-..-..-a b.html"
+    (tmp_path / "4.evaluations").mkdir()
+    (tmp_path / "4.evaluations" / name).write_bytes(b"")
+    links = render.evaluation_links(export_dir, r)
+    assert links == [
+        "4.evaluations/my%20data-%2850%20%25%29-..-..-a%20b.html"]
+    card = render.module_card(m, r, links)
+    assert validate.problems(card, m, r, tmp_path / "4.md") == []
+
+
 def case(name):
   kind, is_demo, status = {
       "classifier": ("classifier", False, "passed"),
       "demo extractor": ("feature_extractor", True, "failed"),
+      "figures": ("classifier", False, "figures"),
       "no report": ("classifier", False, None)}[name]
   m = model_cards_test.manifest(kind, is_demo=is_demo)
+  if status == "figures":
+    r = model_cards_test.with_figures(m)
+    return render.module_card(m, r, model_cards_test.links(m)), m, r
   r = model_cards_test.report(m, status) if status else None
   return render.module_card(m, r), m, r
 
 
-NAMES = ("classifier", "demo extractor", "no report")
+NAMES = ("classifier", "demo extractor", "figures", "no report")
 
 
 def altered(card):
@@ -302,6 +361,43 @@ class TestNumbers:
     found = validate.problems(re.sub(rf"\| {row} .*\n", "", card), m, r)
     assert len(found) == 1
     assert found[0].startswith(missing)
+
+  @pytest.mark.parametrize("row,missing", [
+      ("Negative log-likelihood", "negative log-likelihood (1.02468)"),
+      ("Expected calibration error", "expected calibration error (3.1357)")])
+  def test_missing_figures_of_an_evaluation_are_found(self, row, missing):
+    card, m, r = case("figures")
+    card = re.sub(rf"\| {row} .*\n|!\[.*\n", "", card)
+    found = validate.problems(card, m, r)
+    assert len(found) == 1
+    assert found[0].startswith(missing)
+
+  @pytest.mark.parametrize("text", [
+      "Of 43 images 7 are right.", "It has 9 of 51.", "In a bin are 3,307.",
+      "| bin | 3307 |", "| goldfish | 49 of 52 |"])
+  def test_figures_of_classes_and_bins_stand_in_their_rows_only(self, text):
+    card, m, r = case("figures")
+    assert validate.problems(f"{card}\n{text}\n", m, r)
+
+  def test_swapped_figures_are_found(self):
+    card, m, r = case("figures")
+    for row, other in (("Mean confidence", "73.45 %"),
+                       ("Mean top-1 of classes", "70.84 % over 998"),
+                       ("Negative log-likelihood", "3.1357 nats"),
+                       ("Expected calibration error", "1.02 % in 15")):
+      changed = re.sub(rf"(\| {row} +\| +)\S+ \S+( over 998| in 15)?",
+                       rf"\g<1>{other}", card)
+      assert changed != card
+      assert any(f.startswith(f"row {row!r} says ")
+                 for f in validate.problems(changed, m, r))
+
+  def test_rows_of_classes_swapped(self):
+    card, m, r = case("figures")
+    card = card.replace("7 of 43", "X").replace("9 of 51", "7 of 43").replace(
+        "X", "9 of 51")
+    found = validate.problems(card, m, r)
+    assert any(f.startswith("row 'tench' says 9, 51; manifest and report say "
+                            "7, 43 or boat, 12 m, 31") for f in found)
 
   def test_another_modules_card_is_found(self):
     card, m, r = case("classifier")

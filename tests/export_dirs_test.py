@@ -83,6 +83,29 @@ class TestVersions:
         "out/local/v1.5/3.md")
 
 
+class TestEvaluationPath:
+
+  @pytest.mark.parametrize("dataset, split, name", [
+      ("imagenet2012", "validation", "imagenet2012-validation.html"),
+      ("imagenet_v2/topimages", "test", "imagenet_v2-topimages-test.html"),
+      ("..", "../../x", "..-..-..-x.html"), ("/a", "/b", "-a--b.html")])
+  def test_is_always_a_file_beside_the_export(self, dataset, split, name):
+    export_dir = pathlib.Path("out/local/m/1")
+    assert export_dirs.evaluation_path(export_dir, dataset, split, ".html") == (
+        pathlib.Path("out/local/m/1.evaluations") / name)
+
+  def test_links(self):
+    links = export_dirs.evaluation_links("4", "a b/c", "test[:5%]")
+    assert links[0] == (
+        "4.evaluations/a%20b-c-test%5B%3A5%25%5D.reliability.png")
+    assert [link.partition("%5D")[2] for link in links] == [
+        ".reliability.png", ".classes.png", ".worst.png", ".html"]
+    export_dir = pathlib.Path("out/local/m/4")
+    assert export_dirs.linked_path(export_dir, links[3]) == (
+        export_dirs.evaluation_path(
+            export_dir, "a b/c", "test[:5%]", ".html"))
+
+
 class TestDigest:
 
   def test_is_what_sha256sum_gives(self, tmp_path):

@@ -126,6 +126,38 @@ def report(of, status="passed"):
   }
 
 
+def with_figures(of, names=("tench", "goldfish", "boat, 12 m")):
+  """A report whose metrics are those of figures.Figures.to_dict."""
+  tench, goldfish, boat = names
+  record = report(of)
+  record["metrics"] |= {
+      "nll": 1.02468, "ece": 3.1357, "mean_confidence": 70.8421,
+      "reliability": [
+          {"low": 100 * i / 15, "high": 100 * (i + 1) / 15,
+           "count": 3300 + i, "accuracy": 6.5 * i + 2.25,
+           "confidence": 6.5 * i + 3.33} for i in range(15)],
+      "classes": {
+          "count": 998, "mean_top1": 73.4491,
+          "worst": [
+              {"class": 0, "name": tench, "correct": 7, "total": 43},
+              {"class": 472, "name": boat, "correct": 9, "total": 51}],
+          "best": [
+              {"class": 1, "name": goldfish, "correct": 49, "total": 52}]},
+      "confusions": [
+          {"label": 0, "predicted": 472, "label_name": tench,
+           "predicted_name": boat, "count": 31},
+          {"label": 472, "predicted": 1, "label_name": boat,
+           "predicted_name": goldfish, "count": 19}]}
+  return record
+
+
+def links(of):
+  """What a card may link to, by hand."""
+  stem = f"4.evaluations/{of['dataset']['name']}-{of['dataset']['split']}"
+  return [stem + suffix for suffix in (
+      ".reliability.png", ".classes.png", ".worst.png", ".html")]
+
+
 CASES = [
     pytest.param(kind, form, is_demo, status,
                  id=f"{kind}-{form}-{'demo' if is_demo else 'real'}-{status}")
@@ -161,6 +193,32 @@ METRICS = """\
 | --------------- | ------: | -------------------: | ---------------: |
 | Top-1, measured | 73.47 % |     73.09 to 73.86 % | 36,737 of 50,000 |
 | Top-5, measured | 91.53 % |     91.28 to 91.77 % | 45,766 of 50,000 |
+"""
+
+# By hand, from the figures in `with_figures`.
+FIGURES = """\
+| Figure                     |                    Value |
+| -------------------------- | -----------------------: |
+| Mean top-1 of classes      | 73.45 % over 998 classes |
+| Negative log-likelihood    |              1.0247 nats |
+| Expected calibration error |        3.14 % in 15 bins |
+| Mean confidence            |                  70.84 % |
+"""
+
+WORST = """\
+The classes with the lowest top-1:
+
+| Class      |   Right |
+| ---------- | ------: |
+| tench      | 7 of 43 |
+| boat, 12 m | 9 of 51 |
+
+The most frequent mistakes:
+
+| Label      | Taken for  | Times |
+| ---------- | ---------- | ----: |
+| tench      | boat, 12 m |    31 |
+| boat, 12 m | goldfish   |    19 |
 """
 
 REPORTED = """\
@@ -207,6 +265,49 @@ class TestModuleCard:
     assert METRICS in card
     assert REPORTED in card
     assert FAILED in render.module_card(m, report(m, "failed"))
+
+  def test_figures_are_those_written_by_hand(self):
+    m = manifest()
+    card = render.module_card(m, with_figures(m))
+    for part in (METRICS, FIGURES, WORST):
+      assert part in card
+    assert validate.file_links(card) == []
+
+  def test_pictures_and_page(self):
+    m = manifest()
+    r = with_figures(m)
+    card = render.module_card(m, r, links(m))
+    assert validate.problems(card, m, r) == []
+    stem = "4.evaluations/imagenet2012-validation"
+    assert ("![Reliability diagram: accuracy against confidence in bins of "
+            "equal width. Expected calibration error 3.14 %, mean confidence "
+            f"70.84 %, top-1 73.47 %.]({stem}.reliability.png)\n") in card
+    assert "998 classes, mean 73.45 %." + f"]({stem}.classes.png)\n" in card
+    assert f"worst classes.]({stem}.worst.png)\n" in card
+    assert f"[The evaluation's page]({stem}.html)" in card
+    # Only what is there is shown.
+    assert validate.file_links(render.module_card(
+        m, r, links(m)[1:3])) == links(m)[1:3]
+
+  def test_reports_of_earlier_versions_have_no_figures(self):
+    m = manifest()
+    assert (render.module_card(m, report(m), links(m))
+            == render.module_card(m, report(m)))
+
+  def test_without_a_mistake_there_are_no_confusions(self):
+    m = manifest()
+    r = with_figures(m)
+    r["metrics"]["confusions"] = []
+    card = render.module_card(m, r)
+    assert "The most frequent mistakes" not in card
+    assert validate.problems(card, m, r) == []
+
+  @pytest.mark.parametrize("kind,form,is_demo,status", CASES)
+  def test_is_sound_with_figures(self, kind, form, is_demo, status):
+    m = manifest(kind, form, is_demo)
+    r = with_figures(m) | ({"status": status} if status else {})
+    assert validate.problems(
+        render.module_card(m, r, links(m)), m, r) == []
 
   @pytest.mark.parametrize("metric,row", [
       ({"value": 0.0, "correct": 0, "total": 360, "low": -1.7e-16,
@@ -403,6 +504,20 @@ class TestHostileText:
     self.assert_same_structure(card, clean)
     assert validate.problems(card, m, r) == []
 
+  def test_in_names_of_classes_stays_text(self):
+    m = manifest()
+    clean = render.module_card(m, with_figures(m), links(m))
+    for names in ((HOSTILE, "&amp;\\|*a", "](x)"),
+                  ("7", "12", "50,000"), ("top-1", "-3.5 %", "`1`"),
+                  ("Examples", "files", "](4.evaluations/y.png)"),
+                  ("\\", "1\\", "[1](2)")):
+      r = with_figures(m, names)
+      card = render.module_card(m, r, links(m))
+      self.assert_same_structure(
+          re.sub(r"(?m)^!?\[.*", "", card), re.sub(r"(?m)^!?\[.*", "", clean))
+      assert validate.problems(card, m, r) == []
+      assert validate.file_links(card) == links(m)
+
   def test_in_the_collection_stays_text(self):
     m = manifest()
     clean = render.collection_page([(m, None)], "local")
@@ -522,6 +637,23 @@ class TestWriteCards:
     assert (tmp_path / "local/local.md").read_text().startswith(
         "# Publisher local\n")
     assert not list(tmp_path.rglob(".*"))  # No temporary file is left.
+
+  def test_shows_the_pictures_that_lie_beside_the_export(self, tmp_path):
+    m = manifest()
+    export_dir = put(tmp_path, m)
+    r = with_figures(m) | {"export_sha256": export_dirs.digest(export_dir)}
+    export_dirs.report_path(export_dir).write_text(json.dumps(r))
+    assert render.evaluation_links(export_dir, r) == []
+    for link in links(m)[::3]:
+      path = export_dir.parent / link
+      path.parent.mkdir(exist_ok=True)
+      path.write_bytes(b"")
+    (export_dir.parent / "4.evaluations/other-test.html").write_bytes(b"")
+    card_path, _ = render.write_cards(export_dir)
+    card = card_path.read_text()
+    assert validate.file_links(card) == links(m)[::3]
+    assert validate.problems(card, m, r, card_path) == []
+    assert render.evaluation_links(export_dir, None) == []
 
   def test_collection_has_the_newest_version_of_each_module(self, tmp_path):
     m = manifest()

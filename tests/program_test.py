@@ -81,6 +81,28 @@ def test_status_and_one_message(run, action, status, message):
       status, "number 7\n", message)
 
 
+@pytest.mark.parametrize("given, message", [
+    ((), "FROM is missing; expected FROM TO. See --help."),
+    (("a",), "TO is missing; expected FROM TO. See --help."),
+    (("a", "b", "c"), "unexpected argument 'c'; expected only FROM TO and "
+     "flags, --name=value. See --help.")])
+def test_named_arguments_are_all_wanted(tmp_path, given, message):
+  path = tmp_path / "thing.py"
+  path.write_text(_PROGRAM.replace(
+      "program.run(main)", "program.run(main, ('FROM', 'TO'))").replace(
+          "def main(argv):", "def main(argv):\n  print(argv[1:])"))
+  def run(*args):
+    return subprocess.run(
+        [sys.executable, str(path), *args], check=False, capture_output=True,
+        text=True, env=os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, sys.path)])
+        })
+  done = run("--action=done", *given)
+  assert (done.returncode, done.stdout, done.stderr) == (
+      2, "", f"thing: {message}\n")
+  assert run("a", "--action=done", "b").stdout.startswith("['a', 'b']\n")
+
+
 def test_bug_keeps_its_traceback(run):
   done = run("--action=bug")
   assert done.returncode not in (0, 2)

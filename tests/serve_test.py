@@ -53,7 +53,11 @@ def _serving(root: pathlib.Path) -> Iterator[tuple[int, str]]:
 def _root(tmp_path_factory) -> pathlib.Path:
   base = tmp_path_factory.mktemp("hub")
   root = base / "published"
-  _publish(root, tiny_export.make(base / "exports"))
+  export_dir = tiny_export.make(base / "exports")
+  tiny_export.write_attachments(export_dir)
+  _publish(root, export_dir)
+  (root / "local/tiny_classification/1.evaluations/own.txt").write_text(
+      "secret")
   (base / "secret.tar.gz").write_text("secret")
   (base / "1.md").write_text("secret")
   # What "local/../1" would be, if it were taken for a handle.
@@ -95,6 +99,29 @@ def test_card(root, port):
   assert _ask(port, "/local/tiny_classification/1") == (
       200, "text/markdown; charset=utf-8",
       (root / "local/tiny_classification/1.md").read_bytes())
+
+
+@pytest.mark.parametrize("name, content_type", [
+    ("pets-test.reliability.png", "image/png"),
+    ("pets-test.html", "text/html; charset=utf-8")])
+def test_what_the_card_links_to(root, port, name, content_type):
+  # Relative to the card's own address.
+  link = f"1.evaluations/{name}"
+  assert f"]({link})" in (root / "local/tiny_classification/1.md").read_text()
+  assert _ask(port, f"/local/tiny_classification/{link}") == (
+      200, content_type, (root / "local/tiny_classification" / link
+                         ).read_bytes())
+
+
+@pytest.mark.parametrize("path", [
+    "1.evaluations/own.txt", "1.evaluations/none.png", "1.evaluations/",
+    "1.evaluations/..%2f1.md", "1.evaluations/%2e%2e/1.md",
+    "1.evaluations/../1.checks.json", "2.evaluations/pets-test.html",
+    "../1.evaluations/pets-test.html"])
+def test_nothing_else_of_an_evaluation(port, path):
+  status, content_type, body = _ask(port, f"/local/tiny_classification/{path}")
+  assert (status, content_type) == (404, "text/plain; charset=utf-8")
+  assert not body.startswith(b"secret")
 
 
 def test_index_lists_what_to_type(port):
