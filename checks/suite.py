@@ -20,6 +20,7 @@ from absl import logging
 
 from checks import accuracy
 from checks import numerics
+from checks import pixels
 from checks import report
 from checks import structure
 from checks import subject as subject_lib
@@ -54,6 +55,7 @@ CHECKS = (
     Check("numerics", "image_sizes", numerics.image_sizes),
     Check("numerics", "repeatable", numerics.repeatable),
     Check("numerics", "image_bytes", numerics.image_bytes),
+    Check("numerics", "preprocessing", pixels.preprocessing),
     Check("numerics", "features", numerics.feature_vector),
     Check("trainability", "gradients", trainability.gradients),
     Check("trainability", "moving_statistics", trainability.moving_statistics),
