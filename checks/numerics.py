@@ -1,9 +1,10 @@
-"""Checks that an export computes what it did when it was written, everywhere.
+"""Checks that an export computes what its checkpoint says, everywhere.
 
 Differences are measured in standard deviations of the outputs; see
 subject.TOLERANCE.
 """
 
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,16 +17,57 @@ from checks import report
 from checks import subject as subject_lib
 from hub_export import export_dirs
 
+# Two programs that compute in float32 were seen to differ from float64 by as
+# much as each other, up to a factor of 2.
+_NOISE_FACTOR = 10
+# However ill a network is conditioned, what differs by more is another one.
+_GOLDEN_TOLERANCE = 1e-2
+
 
 def golden(subject: subject_lib.Subject) -> report.CheckResult:
-  """Checks the outputs of the images that were written with the export."""
+  """Checks the outputs of the images that were written with the export.
+
+  They were computed from the checkpoint by other code than the export's, in
+  float64. Networks of many layers may differ from that by more than others; how
+  far float32 takes them from it is written with the outputs.
+  """
   with np.load(subject.export_dir / export_dirs.GOLDEN,
                allow_pickle=False) as stored:
     images, expected = stored["images"], stored["outputs"]
+    noise = float(stored["noise"]) if "noise" in stored else 0.0
+  tolerance = min(max(_NOISE_FACTOR * noise, subject_lib.TOLERANCE),
+                  _GOLDEN_TOLERANCE)
   worst = max(
       subject_lib.difference(subject.model(tf.constant(images)), expected),
       subject_lib.difference(_serve(subject, images), expected))
-  return _agreement(worst, f"{len(images)} golden outputs", images=len(images))
+  result = _agreement(worst, f"{len(images)} golden outputs", tolerance,
+                      images=len(images))
+  if result.status == report.PASSED:
+    return result
+  return dataclasses.replace(
+      result, message=f"{result.message}. "
+      + _cause(subject, images, expected, tolerance))
+
+
+def _cause(subject: subject_lib.Subject, images: np.ndarray,
+           expected: np.ndarray, tolerance: float) -> str:
+  """Returns what, if anything, done to the images makes outputs golden."""
+  prep = subject.preprocessing
+  mean, std = np.float32(prep.mean), np.float32(prep.std)
+  for change, changed in (
+      ("their channels are reversed", images[..., ::-1]),
+      ("they are mirrored", images[:, :, ::-1]),
+      ("they are turned upside down", images[:, ::-1]),
+      ("they are brought from [-1, 1] to [0, 1]", (images + 1) / 2),
+      ("they are brought from [0, 255] to [0, 1]", images / 255),
+      ("mean and std are applied to them", (images - mean) / std),
+      ("mean and std are taken back from them", images * std + mean)):
+    off = subject_lib.difference(_serve(subject, changed), expected)
+    if off <= tolerance:
+      return f"They agree if, before the export gets the images, {change}"
+  return ("No change of the images explains it. Expected the weights of the "
+          "checkpoint, each in its place, and the padding and epsilon of its "
+          "source")
 
 
 def batch_sizes(subject: subject_lib.Subject) -> report.CheckResult:
@@ -244,16 +286,17 @@ def _serve(subject: subject_lib.Subject, images: np.ndarray) -> np.ndarray:
   return outputs[subject.output].numpy()
 
 
-def _agreement(worst: float, what: str, **figures: float
+def _agreement(worst: float, what: str,
+               tolerance: float = subject_lib.TOLERANCE, **figures: float
                ) -> report.CheckResult:
   """Returns passed if the difference is tolerable."""
-  if worst <= subject_lib.TOLERANCE:
+  if worst <= tolerance:
     return report.passed(
         f"{what} agree within {worst:.1e} standard deviations",
         largest_difference=worst, **figures)
   return report.failed(
       f"{what} differ by {worst:.1e} standard deviations of the outputs; "
-      f"expected at most {subject_lib.TOLERANCE:.0e}",
+      f"expected at most {tolerance:.0e}",
       largest_difference=_finite(worst), **figures)
 
 

@@ -23,6 +23,7 @@ from checks import figures
 from checks import html_report
 from checks import numerics
 from checks import pictures
+from checks import pixels
 from checks import report
 from checks import structure
 from checks import subject as subject_lib
@@ -57,6 +58,7 @@ CHECKS = (
     Check("numerics", "image_sizes", numerics.image_sizes),
     Check("numerics", "repeatable", numerics.repeatable),
     Check("numerics", "image_bytes", numerics.image_bytes),
+    Check("numerics", "preprocessing", pixels.preprocessing),
     Check("numerics", "features", numerics.feature_vector),
     Check("trainability", "gradients", trainability.gradients),
     Check("trainability", "moving_statistics", trainability.moving_statistics),

@@ -33,4 +33,8 @@ class HubModule:
   labels: tuple[str, ...]    # Class names in the order of the logits; or ().
   manifest: Mapping[str, Any]  # JSON; all but handle, labels and software.
   golden_images: np.ndarray    # float32 [batch, height, width, 3] in [0, 1].
-  golden_outputs: np.ndarray   # What the root makes of them, float32.
+  golden_outputs: np.ndarray   # What it has to make of them, float32: computed
+                               # from the checkpoint by other code than the
+                               # root's, or its faults would go unnoticed.
+  golden_noise: float = 0.0    # What they differ by if they are computed in
+                               # float32, at most, in their standard deviations.

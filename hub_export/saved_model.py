@@ -107,7 +107,8 @@ def _write_content(module: hub_module.HubModule, publisher: str,
   golden = directory / export_dirs.GOLDEN
   golden.parent.mkdir()
   # numpy dates the members of its archives 1980, so the bytes repeat.
-  np.savez(golden, images=module.golden_images, outputs=module.golden_outputs)
+  np.savez(golden, images=module.golden_images, outputs=module.golden_outputs,
+           noise=np.float32(module.golden_noise))
   return manifest
 
 

@@ -55,6 +55,62 @@ def test_fault(made, fault, name, message):
   assert message in result.message
 
 
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+
+def _golden(directory, change=lambda images: images, off=0.0, noise=None):
+  """Returns the golden check's result on a model that changes its images.
+
+  Args:
+    directory: Where the golden outputs are put.
+    change: What the model does to images before all else.
+    off: What its outputs are off, in standard deviations.
+    noise: What is written beside the golden outputs; None for nothing.
+  """
+  rng = np.random.default_rng(0)
+  images = subject_lib.probe_images(2, 12, 10)
+  weights = rng.normal(size=(12 * 10 * 3, 7)).astype(np.float32)
+  run = lambda x: np.float32(np.reshape(x, (2, -1)) @ weights)
+  outputs = run(images)
+  path = directory / "assets.extra" / "golden.npz"
+  path.parent.mkdir()
+  np.savez(path, images=images, outputs=outputs,
+           **({} if noise is None else {"noise": noise}))
+  shift = np.float32(off * outputs.std())
+  model = lambda x: tf.constant(run(change(x.numpy())) + shift)
+  return numerics.golden(types.SimpleNamespace(
+      export_dir=directory, model=model, output="logits",
+      preprocessing=types.SimpleNamespace(mean=MEAN, std=STD),
+      signature=lambda name: lambda images: {"logits": model(images)}))
+
+
+@pytest.mark.parametrize("change, cause", [
+    (lambda x: x[..., ::-1], "their channels are reversed"),
+    (lambda x: x[:, :, ::-1], "they are mirrored"),
+    (lambda x: x[:, ::-1], "they are turned upside down"),
+    (lambda x: 2 * x - 1, "they are brought from [-1, 1] to [0, 1]"),
+    (lambda x: 255 * x, "they are brought from [0, 255] to [0, 1]"),
+    (lambda x: x * STD + np.float32(MEAN), "mean and std are applied to them"),
+    (lambda x: (x - MEAN) / STD, "mean and std are taken back from them"),
+    (lambda x: x ** 2, "No change of the images explains it"),
+])
+def test_golden_tells_the_cause(tmp_path, change, cause):
+  result = _golden(tmp_path, change)
+  assert result.status == "failed"
+  assert cause in result.message
+
+
+@pytest.mark.parametrize("off, noise, status", [
+    (8e-5, None, "passed"), (2e-4, None, "failed"),
+    (2e-4, 1e-6, "failed"),  # No less than the usual is asked for.
+    (8e-4, 1e-4, "passed"), (2e-3, 1e-4, "failed"),
+    (8e-3, 1.0, "passed"), (2e-2, 1.0, "failed"),
+    (2e-4, np.nan, "failed"),
+])
+def test_golden_lets_float32_be_what_it_is(tmp_path, off, noise, status):
+  assert _golden(tmp_path, off=off, noise=noise).status == status
+
+
 @pytest.mark.parametrize("company, status", [(0, "passed"), (1e-3, "failed")])
 def test_batch_sizes_of_a_single_class(company, status):
   """One image's only logit has no spread of its own to measure by."""

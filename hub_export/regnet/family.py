@@ -1,14 +1,15 @@
 """RegNet as a family: checkpoints become HubModules with manifest and text."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from hub_export import hub_module
 from hub_export.regnet import modules
 from hub_export.regnet import network
+from hub_export.regnet import reference
 from hub_export.regnet import resolve
 from hub_export.regnet import variants
 
@@ -16,7 +17,7 @@ FAMILY = "regnet"
 MIN_SIZE_PX = 32
 _COUNT_SIZE_PX = 224   # Multiply-adds are stated for this size.
 # Odd and unequal sides show wrong padding, unequal channels a wrong order.
-_GOLDEN_SHAPE = (2, 97, 64, 3)
+_GOLDEN_SHAPE = (2, 65, 48, 3)
 
 
 def hub_modules(resolved: resolve.Resolved,
@@ -30,11 +31,14 @@ def hub_modules(resolved: resolve.Resolved,
   """
   checkpoint = resolved.checkpoint
   prep = resolved.preprocessing
+  # From the file, not from the network; and first, so that no large tensor is
+  # in memory twice.
+  features, logits = _golden(resolved)
   net = network.Network(checkpoint.architecture, checkpoint.tensors, prep.mean,
                         prep.std, portable=form == "portable")
-  kinds = ["classifier"] if checkpoint.num_classes else []
-  for kind in [*kinds, "feature_extractor"]:
-    yield _hub_module(resolved, net, kind, form)
+  if checkpoint.num_classes:
+    yield _hub_module(resolved, net, "classifier", form, logits)
+  yield _hub_module(resolved, net, "feature_extractor", form, features)
 
 
 def module_name(variant: str, dataset: resolve.Dataset, form: str,
@@ -46,7 +50,7 @@ def module_name(variant: str, dataset: resolve.Dataset, form: str,
 
 
 def _hub_module(resolved: resolve.Resolved, net: network.Network, kind: str,
-                form: str) -> hub_module.HubModule:
+                form: str, golden: "_Golden") -> hub_module.HubModule:
   arch = resolved.checkpoint.architecture
   is_classifier = kind == "classifier"
   names = resolved.labels if is_classifier else ()
@@ -54,14 +58,41 @@ def _hub_module(resolved: resolve.Resolved, net: network.Network, kind: str,
     root = modules.Classifier(net, names, resolved.preprocessing)
   else:
     root = modules.FeatureExtractor(net, resolved.preprocessing)
-  signatures = root.trace()
-  golden = _golden_images()
-  outputs = signatures["serving_default"](images=tf.constant(golden))
   return hub_module.HubModule(
       name=module_name(arch.name, resolved.dataset, form, kind),
-      root=root, signatures=signatures, labels=names,
-      manifest=_manifest(resolved, kind, form),
-      golden_images=golden, golden_outputs=next(iter(outputs.values())).numpy())
+      root=root, signatures=root.trace(), labels=names,
+      manifest=_manifest(resolved, kind, form), golden_images=golden.images,
+      golden_outputs=golden.outputs, golden_noise=golden.noise)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Golden:
+  """What one kind of module has to make of images; see HubModule."""
+  images: np.ndarray
+  outputs: np.ndarray
+  noise: float
+
+
+def _golden(resolved: resolve.Resolved) -> tuple[_Golden, _Golden | None]:
+  """Returns the golden features, and logits where there is a head."""
+  images = _golden_images()
+  exact, rounded = (
+      reference.outputs(
+          resolved.checkpoint.tensors,
+          resolved.checkpoint.architecture.convention.name,
+          resolved.preprocessing.mean, resolved.preprocessing.std, images,
+          dtype)
+      for dtype in (np.float64, np.float32))
+
+  def made(outputs: np.ndarray, in_float32: np.ndarray) -> _Golden:
+    noise = np.abs(outputs - in_float32).max() / max(outputs.std(), 1e-30)
+    with np.errstate(divide="ignore"):  # Of no noise at all.
+      # Up to a power of 2: another machine's float32 rarely changes that.
+      noise = np.exp2(np.ceil(np.log2(noise)))
+    return _Golden(images, outputs.astype(np.float32), float(noise))
+
+  features, logits = zip(exact, rounded)
+  return made(*features), None if logits[0] is None else made(*logits)
 
 
 def _golden_images() -> np.ndarray:
