@@ -7,7 +7,9 @@ import numpy as np
 
 from checks import evaluation as evaluation_lib
 from checks import evaluation_sets
+from checks import numerics
 from checks import predictions as predictions_lib
+from checks import recount
 from checks import report
 from checks import subject as subject_lib
 from hub_export import errors
@@ -18,6 +20,7 @@ from hub_export import export_dirs
 EXPECTED_TOLERANCE = 0.1
 # In standard deviations of an example's logits: where the two best are closer,
 # another runtime, or form of the network, may order them otherwise.
+_SAMPLES = 16
 _FLIP_MARGIN = 2 * subject_lib.TOLERANCE
 
 
@@ -66,13 +69,21 @@ def counting(subject: subject_lib.Subject, evaluation: Evaluated
   good = f"{len(found):,} examples of {opened.name}/{opened.split}, each once"
   if counted != len(found):
     good += f"; {counted:,} have a label and count"
-  return report.from_problems(counting_problems(found, opened), good,
-                              examples=len(found))
+  return report.from_problems(
+      counting_problems(found, opened, evaluation.evaluation.num_classes), good,
+      examples=len(found))
 
 
 def counting_problems(found: predictions_lib.Predictions,
-                      opened: evaluation_sets.EvaluationSet) -> list[str]:
-  """Returns what is wrong with the examples that were counted."""
+                      opened: evaluation_sets.EvaluationSet, num_classes: int
+                      ) -> list[str]:
+  """Returns what is wrong with the examples that were counted.
+
+  Args:
+    found: Their predictions.
+    opened: Where they are from.
+    num_classes: How many classes could be predicted.
+  """
   n, unlike = len(found), len(set(found.file_names))
   expected = opened.num_examples
   split = f"{opened.name}/{opened.split}"
@@ -85,7 +96,20 @@ def counting_problems(found: predictions_lib.Predictions,
                     "expected each example once. Prepare the data set again.")
   if not found.has_label.any():
     problems.append(f"no example of {split} has a label")
-  return problems
+  return problems + recount.problems(found, num_classes)
+
+
+def image_bytes(subject: subject_lib.Subject, evaluation: Evaluated
+                ) -> report.CheckResult:
+  """Checks the signature `image_bytes` on examples from all over the split."""
+  del evaluation  # As the other checks.
+  opened = subject.evaluation_set
+  names, encoded = [], []
+  for i in range(_SAMPLES):
+    for example in opened.examples((i, _SAMPLES)).take(1).as_numpy_iterator():
+      names.append(example["file_name"].decode())
+      encoded.append(example["image"])
+  return numerics.samples(subject, names, encoded)
 
 
 def top1(subject: subject_lib.Subject, evaluation: Evaluated

@@ -104,7 +104,7 @@ def _conclude(handle: str, export_dir: pathlib.Path, opened, done) -> int:
   """Prints what came out; returns the exit status."""
   from checks import accuracy  # pylint: disable=g-import-not-at-top
   found = done.predictions
-  problems = accuracy.counting_problems(found, opened)
+  problems = accuracy.counting_problems(found, opened, done.num_classes)
   path = export_dirs.evaluation_path(
       program.shown_path(export_dir), opened.name, opened.split, ".parquet")
   print(f"{handle} on {opened.name}/{opened.split}")

@@ -50,6 +50,7 @@ class Evaluation:
   predictions: predictions_lib.Predictions
   context: Mapping[str, Any]  # What it is of; see `context`.
   reused: int                 # Examples that were known from before.
+  num_classes: int            # That could be predicted.
   earlier: predictions_lib.Predictions | None = None  # Of the same export and
                               # runtime, finished before and not used.
 
@@ -235,7 +236,11 @@ def evaluate(model: Model, evaluation_set: evaluation_sets.EvaluationSet,
     found = run.run(shard)
     if shard == (0, 1):
       store.finish(found)
-  return Evaluation(found, about, run.reused, finished if fresh else None)
+  allowed = class_map.allowed
+  return Evaluation(
+      found, about, run.reused,
+      len(model.classes) if allowed is None else int(allowed.sum()),
+      finished if fresh else None)
 
 
 class _Run:

@@ -68,6 +68,7 @@ CHECKS = (
     Check("trainability", "mirrored", trainability.mirrored),
     Check("trainability", "save_and_reload", trainability.save_and_reload),
     Check("accuracy", "counting", accuracy.counting),
+    Check("accuracy", "image_bytes", accuracy.image_bytes),
     Check("accuracy", "top1", accuracy.top1),
     Check("accuracy", "top5", accuracy.top5),
     Check("accuracy", "earlier", accuracy.earlier),

@@ -124,7 +124,7 @@ class TestEarlier:
       own, context = predictions.read(export_dirs.evaluation_path(
           model_dir / "1", "optical_digits", "test", ".parquet"))
       return accuracy.earlier(subject, accuracy.Evaluated(
-          evaluation.Evaluation(own, context, 0), None))
+          evaluation.Evaluation(own, context, 0, 10), None, ()))
 
     return (*predictions.read(export_dirs.evaluation_path(
         model_dir / "1", "optical_digits", "test", ".parquet")), run)
