@@ -15,7 +15,6 @@ Exit status: 0 done, 1 the data set of --dataset is not ready, 2 wrong usage.
 
 import logging as python_logging
 import os
-import pathlib
 import sys
 from collections.abc import Sequence
 

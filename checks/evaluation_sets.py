@@ -155,8 +155,8 @@ class EvaluationSet:
           f"the export's classes are not those of {self.name}: of "
           f"{len(wanted)} it lacks {len(lacking)}, {', '.join(shown)}"
           f"{f' and {more} more' if more else ''}; it has {len(theirs)} "
-          f"({', '.join(theirs[:3])}, ...). Choose a data set with the export's "
-          "classes.")
+          f"({', '.join(theirs[:3])}, ...). Choose a data set with the "
+          "export's classes.")
     to_model = np.full(len(ours), -1, np.int32)
     for i in wanted:
       to_model[i] = numbers[ours[i]]
@@ -354,8 +354,8 @@ def _unavailable(builder: tfds.core.DatasetBuilder, fault: str
   root = pathlib.Path(builder.data_dir_root)
   known = known_sets.find(name)
   command = prepare_command(name, root)
-  lines = (known_sets.instructions(known, root / "downloads" / "manual", command)
-           if known else
+  manual_dir = root / "downloads" / "manual"
+  lines = (known_sets.instructions(known, manual_dir, command) if known else
            ["run this; it may download a lot:", f"   {command}"])
   return errors.UnavailableError("\n".join([
       f"the data set {name} {fault} (looked in {root}). Prepare it once:",
@@ -408,8 +408,8 @@ class _Prepared:
         fault = f"has {found:,} bytes of {recorded:,}"
     if fault:
       raise errors.HubExportError(
-          f"{_full_name(self.builder)}/{self.split} in {self.builder.data_path} "
-          f"{fault}; expected it as it was prepared. Remove the directory and "
+          f"{_full_name(self.builder)}/{self.split} in "
+          f"{self.builder.data_path} {fault}; expected it as it was prepared. Remove the directory and "
           "prepare it again.")
 
 

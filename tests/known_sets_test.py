@@ -79,8 +79,8 @@ class TestInstructions:
         "get, and put as it is into /data/manual:",
         "   ILSVRC2012_img_val.tar (6,744,924,160 bytes), from "
         "https://image-net.org/download-images (with an account)",
-        "   SHA-256 c7e06a6c0baccf06d8dbeb6577d71efff84673a5dbdd50633ab44f8ea045"
-        "6ae0",
+        "   SHA-256 "
+        "c7e06a6c0baccf06d8dbeb6577d71efff84673a5dbdd50633ab44f8ea0456ae0",
         "run this; it needs 7.4 GB of space:", "   do it"]
 
   def test_downloaded(self):
