@@ -14,8 +14,8 @@ JPEG files of ImageNet's usual size. In one process, in turn, round by round:
   PIL         decoding and resizing with PIL in one thread, for comparison
 
 and prints the medians over the rounds: images per second, and milliseconds of
-processor time per image over all threads. "others" is how much of the machine
-other programs used meanwhile; above a few percent, the figures are worth little.
+processor time per image over all threads. It also says how much of the machine
+others used meanwhile: above a few percent, the figures are worth little.
 
 Exit status: 0 done, 1 something about the input or the machine, 2 wrong usage.
 """
@@ -37,8 +37,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
+import numpy as np
+import PIL.Image
 import tqdm
 
+from benchmarks import made_images
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import program
@@ -55,7 +58,7 @@ _IMAGES = flags.DEFINE_string(
     "Directory of JPEG files (*.jpg, *.jpeg, *.JPEG) to read; by default files "
     "are made up.")
 _NUM_IMAGES = flags.DEFINE_integer(
-    "num_images", 256, "Images per run; files are used again if there are "
+    "num_images", 512, "Images per run; files are used again if there are "
     "fewer.", 1)
 _ROUNDS = flags.DEFINE_integer(
     "rounds", 5, "How often each of the four is run, in turn.", 1)
@@ -65,8 +68,8 @@ _OUTPUT_DIR = flags.DEFINE_string(
     "Directory to write evaluation.json and evaluation.png to, made if "
     "missing; by default only the table is printed.")
 
-MODEL, INPUT, EVALUATION, PIL = "model", "input", "evaluation", "PIL"
-PATHS = (MODEL, INPUT, EVALUATION, PIL)
+MODEL, INPUT, EVALUATION, BY_PIL = "model", "input", "evaluation", "PIL"
+PATHS = (MODEL, INPUT, EVALUATION, BY_PIL)
 WANTED_RATIO = 0.9  # Of evaluation to model, in images per second.
 _QUIET = 0.05       # Share of the machine; more by others spoils the figures.
 _MADE_FILES = 64
@@ -190,14 +193,14 @@ def run_all(predict: Callable[["tf.Tensor"], "tf.Tensor"], prep: Any,
 
   def pil():
     for encoded in images.encoded:
-      _prepared_by_pil(encoded, prep)
+      prepared_by_pil(encoded, prep)
 
   paths = {
       # Whole batches, the last one included: as many as the evaluation runs.
       MODEL: (model, steps * batch_size),
       INPUT: (lambda: evaluate(lambda batch: nothing), images.num_examples),
       EVALUATION: (lambda: evaluate(predict), images.num_examples),
-      PIL: (pil, images.num_examples)}
+      BY_PIL: (pil, images.num_examples)}
   runs = {path: [] for path in PATHS}
   for number in range(rounds + 1):
     # Each round begins with another one, so that none always comes first.
@@ -210,8 +213,26 @@ def run_all(predict: Callable[["tf.Tensor"], "tf.Tensor"], prep: Any,
   return runs
 
 
+def read_files(directory: pathlib.Path, most: int) -> list[bytes]:
+  """Returns the first JPEG files below a directory, by name.
+
+  Raises:
+    UsageError: if there is none.
+  """
+  found = sorted(path for path in directory.rglob("*")
+                 if path.suffix.lower() in _SUFFIXES and path.is_file())
+  if not found:
+    raise errors.UsageError(
+        f"--images: no JPEG file lies in {directory}; expected some called "
+        "*.jpg or *.jpeg. Name their directory, or leave the flag out.")
+  return [path.read_bytes() for path in found[:most]]
+
+
 def main(_: Sequence[str]) -> int:
-  files = _files(_IMAGES.value)
+  if _IMAGES.value:
+    files = read_files(program.user_path(_IMAGES.value), _NUM_IMAGES.value)
+  else:
+    files = made_images.jpegs(min(_MADE_FILES, _NUM_IMAGES.value))
   if _EXPORT_DIR.value:
     export_dirs.read_manifest(program.user_path(_EXPORT_DIR.value))
   variant = variants.by_name(_VARIANT.value)
@@ -242,28 +263,8 @@ def main(_: Sequence[str]) -> int:
         f"{found['bytes_per_image'] / 1e3:.0f} kB, batches of "
         f"{_BATCH_SIZE.value}, {os.cpu_count()} processors\n\n{table(found)}")
   if _OUTPUT_DIR.value:
-    _write(found, program.user_path(_OUTPUT_DIR.value))
+    write(found, program.user_path(_OUTPUT_DIR.value))
   return 0
-
-
-def _files(directory: str | None) -> list[bytes]:
-  """Returns the JPEG files to read.
-
-  Raises:
-    UsageError: if a directory is named that has none.
-  """
-  if directory is None:
-    # pylint: disable=g-import-not-at-top
-    from benchmarks import made_images
-    return made_images.jpegs(min(_MADE_FILES, _NUM_IMAGES.value))
-  path = program.user_path(directory)
-  found = sorted(p for p in path.rglob("*")
-                 if p.suffix.lower() in _SUFFIXES and p.is_file())
-  if not found:
-    raise errors.UsageError(
-        f"--images: no JPEG file lies in {path}; expected some called *.jpg or "
-        "*.jpeg. Name their directory, or leave the flag out.")
-  return [p.read_bytes() for p in found[:_NUM_IMAGES.value]]
 
 
 @contextlib.contextmanager
@@ -302,12 +303,8 @@ def _write_random(variant: variants.Variant, prep: Any,
   tf.saved_model.save(root, str(directory), signatures=root.trace())
 
 
-def _prepared_by_pil(encoded: bytes, prep: Any) -> None:
-  """Decodes, resizes and cuts as torchvision does with PIL."""
-  # pylint: disable=g-import-not-at-top
-  import numpy as np
-  import PIL.Image
-
+def prepared_by_pil(encoded: bytes, prep: Any) -> np.ndarray:
+  """Returns float32 [crop, crop, 3] in [0, 255], as torchvision does by PIL."""
   image = PIL.Image.open(io.BytesIO(encoded)).convert("RGB")
   for resize in prep.resizes:
     short = min(image.size) if resize.mode == "shorter" else None
@@ -316,7 +313,7 @@ def _prepared_by_pil(encoded: bytes, prep: Any) -> None:
         new, PIL.Image.Resampling[resize.interpolation.upper()])
   left, top = (round((side - prep.crop_px) / 2) for side in image.size)
   image = image.crop((left, top, left + prep.crop_px, top + prep.crop_px))
-  np.asarray(image, np.float32)
+  return np.asarray(image, np.float32)
 
 
 def _own_seconds() -> float:
@@ -334,7 +331,7 @@ def _busy_seconds() -> float:
   return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
-def _write(found: Mapping[str, Any], output_dir: pathlib.Path) -> None:
+def write(found: Mapping[str, Any], output_dir: pathlib.Path) -> None:
   """Writes the figures and a picture of them."""
   export_dirs.write_file(output_dir / "evaluation.json",
                          json.dumps(found, indent=2) + "\n")

@@ -24,7 +24,7 @@ _TOLERANCE = 0.1
 # On photographs scaled down, where a half is rare: seen were 0.011, without
 # rounding between the two directions 0.18, with any greater fault more.
 _PHOTO_TOLERANCE = 0.02
-_PHOTO_BIAS = 0.005
+_PHOTO_BIAS = 0.01
 _PHOTO_LARGEST = 1
 # TensorFlow cuts off colour * black / 255, PIL rounds it.
 _CMYK_TOLERANCE = 0.6
