@@ -51,9 +51,9 @@ def run(subject: subject_lib.Subject) -> Evaluated:
   companion = None
   if directory != subject.export_dir:
     companion = evaluation_lib.evaluate(
-        evaluation_lib.Model(directory, subject.batch_size),
+        evaluation_lib.load(directory, subject.batch_size),
         subject.evaluation_set, subject.on_examples, subject.fresh).predictions
-  model = evaluation_lib.Model(subject.export_dir, subject.batch_size,
+  model = evaluation_lib.load(subject.export_dir, subject.batch_size,
                                subject.model)
   return Evaluated(
       evaluation_lib.evaluate(model, subject.evaluation_set,

@@ -82,7 +82,7 @@ def main(_: Sequence[str]) -> int:
       _DATASET.value or manifest["dataset"]["name"],
       _SPLIT.value or manifest["dataset"]["split"],
       program.user_path(_DATA_DIR.value) if _DATA_DIR.value else None)
-  model = evaluation.Model(export_dir, _BATCH_SIZE.value, strategy=strategy)
+  model = evaluation.load(export_dir, _BATCH_SIZE.value, strategy=strategy)
   index, workers = strategies.place(strategy)
   with _bar() as on_examples:
     if workers > 1:

@@ -55,57 +55,27 @@ class Evaluation:
                               # runtime, finished before and not used.
 
 
+@dataclasses.dataclass(frozen=True)
 class Model:
-  """An export as it is evaluated: from images to logits.
-
-  Attributes:
-    export_dir: The directory of one version.
-    manifest: Its manifest.
-    classes: The names of the logits' classes.
-    batch_size: Images per step; others are filled up.
-    sha256: Over the export's files, and over those of the classifier whose
-      last layer a feature extractor is evaluated with.
-  """
-
-  def __init__(self, export_dir: pathlib.Path, batch_size: int = 64,
-               module: Any = None,
-               strategy: tf.distribute.Strategy | None = None):
-    """Loads it.
-
-    Args:
-      export_dir: The directory of one version.
-      batch_size: Images per step and device.
-      module: The export, if it is loaded already.
-      strategy: Where it runs; by default on one device.
-
-    Raises:
-      UnavailableError: if a feature extractor's classifier is not there.
-      HubExportError: if it is no export.
-    """
-    self.export_dir = export_dir
-    self.manifest = export_dirs.read_manifest(export_dir)
-    self.batch_size = batch_size
-    self.preprocessing = preprocessing.from_dict(self.manifest["preprocessing"])
-    self._strategy = strategy
-    directory = head_dir(export_dir, self.manifest)
-    self.classes = tuple(
-        (directory / export_dirs.LABELS).read_text("utf-8").splitlines())
-    self.sha256 = [export_dirs.digest(d)
-                   for d in dict.fromkeys((export_dir, directory))]
-    with strategy.scope() if strategy else contextlib.nullcontext():
-      module = module or hub.load(str(export_dir))
-    if directory == export_dir:
-      self._logits = module
-    else:
-      kernel, bias = subject_lib.head(hub.load(str(directory)))
-      self._logits = lambda images: tf.matmul(module(images), kernel) + bias
+  """An export as it is evaluated: from images to logits."""
+  export_dir: pathlib.Path     # The directory of one version.
+  manifest: Mapping[str, Any]
+  classes: tuple[str, ...]     # The names of the logits' classes.
+  # Over the export's files, and over those of the classifier whose last layer a
+  # feature extractor is evaluated with.
+  sha256: Sequence[str]
+  preprocessing: preprocessing.Preprocessing
+  function: Callable[[tf.Tensor], tf.Tensor]  # Images to logits.
+  batch_size: int = 64         # Images per step and device; others are filled
+                               # up.
+  strategy: tf.distribute.Strategy | None = None  # None: on one device.
 
   @property
   def step_size(self) -> int:
     """Images per step, on all devices of this process."""
     return self.batch_size * (
-        self._strategy.num_replicas_in_sync // _workers(self._strategy)
-        if self._strategy else 1)
+        self.strategy.num_replicas_in_sync // _workers(self.strategy)
+        if self.strategy else 1)
 
   def logits(self, images: tf.Tensor) -> np.ndarray:
     """Returns the logits of a step's images.
@@ -116,18 +86,18 @@ class Model:
     Returns:
       float32 [step_size, classes].
     """
-    if not self._strategy:
-      return self._logits(images).numpy()
+    if not self.strategy:
+      return self.function(images).numpy()
     parts = iter(tf.split(images, self.step_size // self.batch_size))
-    values = self._strategy.experimental_distribute_values_from_function(
+    values = self.strategy.experimental_distribute_values_from_function(
         lambda _: next(parts))
-    outputs = self._strategy.run(self._step, args=(values,))
+    outputs = self.strategy.run(self._step, args=(values,))
     return np.concatenate([
-        o.numpy() for o in self._strategy.experimental_local_results(outputs)])
+        o.numpy() for o in self.strategy.experimental_local_results(outputs)])
 
   @functools.cached_property
   def _step(self) -> Callable[[tf.Tensor], tf.Tensor]:
-    return tf.function(self._logits)
+    return tf.function(self.function)
 
   def predict(self, images: np.ndarray | tf.Tensor, file_names: Sequence[str],
               example_sha256: Sequence[bytes], labels: Sequence[Sequence[int]],
@@ -148,6 +118,36 @@ class Model:
     images = tf.pad(images, [[0, self.step_size - n], [0, 0], [0, 0], [0, 0]])
     return predictions_lib.from_logits(
         file_names, example_sha256, labels, self.logits(images)[:n], allowed)
+
+
+def load(export_dir: pathlib.Path, batch_size: int = 64, module: Any = None,
+         strategy: tf.distribute.Strategy | None = None) -> Model:
+  """Returns an export that is ready to be evaluated.
+
+  Args:
+    export_dir: The directory of one version.
+    batch_size: Images per step and device.
+    module: The export, if it is loaded already.
+    strategy: Where it runs; by default on one device.
+
+  Raises:
+    UnavailableError: if a feature extractor's classifier is not there.
+    HubExportError: if it is no export.
+  """
+  manifest = export_dirs.read_manifest(export_dir)
+  directory = head_dir(export_dir, manifest)
+  classes = (directory / export_dirs.LABELS).read_text("utf-8").splitlines()
+  with strategy.scope() if strategy else contextlib.nullcontext():
+    module = module or hub.load(str(export_dir))
+  function = module
+  if directory != export_dir:
+    kernel, bias = subject_lib.head(hub.load(str(directory)))
+    function = lambda images: tf.matmul(module(images), kernel) + bias
+  return Model(
+      export_dir, manifest, tuple(classes),
+      [export_dirs.digest(d) for d in dict.fromkeys((export_dir, directory))],
+      preprocessing.from_dict(manifest["preprocessing"]), function, batch_size,
+      strategy)
 
 
 def head_dir(export_dir: pathlib.Path, manifest: Mapping[str, Any]

@@ -100,11 +100,11 @@ def test_all_paths_do_all_images():
 
 def test_examples_are_as_an_evaluation_wants_them():
   files = made_images.jpegs(2)
-  examples = list(evaluation.Images(files, 3).examples())
+  examples = list(evaluation.Images(files, 3).examples((0, 1)))
   assert [e["image"].numpy() for e in examples] == [files[0], files[1],
                                                     files[0]]
   assert len({e["file_name"].numpy() for e in examples}) == 3
-  assert {e["label"].dtype for e in examples} == {tf.int64}
+  assert {e["labels"].dtype for e in examples} == {tf.int64}
 
 
 def test_pil_does_the_same():

@@ -48,27 +48,25 @@ class Numbers:
         to_model=np.arange(self.classes, dtype=np.int32), allowed=None)
 
 
-class LookUp(evaluation.Model):
-  """A model that looks the logits up."""
+def _look_up(directory, logits, batch_size=4, sha256="0" * 64):
+  """Returns a model that looks the logits up, and the sizes of its steps."""
+  directory.mkdir(exist_ok=True)
+  table, seen = np.array(logits, np.float32), []
 
-  def __init__(self, directory, logits, batch_size=4, sha256="0" * 64):
-    # pylint: disable=super-init-not-called
-    self.table = np.array(logits, np.float32)
-    directory.mkdir(exist_ok=True)
-    self.export_dir = directory / "1"
-    self.manifest = {"dataset": {"name": "numbers"}}
-    self.classes = ("class",) * self.table.shape[1]
-    self.batch_size = batch_size
-    self.sha256 = [sha256]
-    self.preprocessing = types.SimpleNamespace(
-        crop_px=1, apply=lambda e: tf.cast(
-            tf.io.decode_png(e, channels=3), tf.float32))
-    self.seen = []  # Images of every step.
-    self._strategy = None
+  def function(images):
+    seen.append(len(images))
+    return tf.constant(table[np.round(images[:, 0, 0, 0]).astype(int)])
 
-  def logits(self, images):
-    self.seen.append(len(images))
-    return self.table[np.round(images[:, 0, 0, 0]).astype(int)]
+  prep = types.SimpleNamespace(crop_px=1, apply=lambda e: tf.cast(
+      tf.io.decode_png(e, channels=3), tf.float32))
+  return Steps(directory / "1", {"dataset": {"name": "numbers"}},
+               ("class",) * table.shape[1], [sha256], prep, function,
+               batch_size, seen=seen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps(evaluation.Model):
+  seen: list = None
 
 
 # Six classes; the right one is at rank 1, 1, 2, 5, 6 and 1.
@@ -86,7 +84,7 @@ class TestCounting:
 
   @pytest.mark.parametrize("batch_size", [1, 4, 6, 100])
   def test_by_hand(self, tmp_path, batch_size):
-    model = LookUp(tmp_path, LOGITS, batch_size)
+    model = _look_up(tmp_path, LOGITS, batch_size)
     found = evaluation.evaluate(model, Numbers(LABELS)).predictions
     assert (found.top1.correct, found.top1.total) == (3, 6)
     assert (found.top5.correct, found.top5.total) == (5, 6)
@@ -97,25 +95,25 @@ class TestCounting:
   def test_a_single_class(self, tmp_path):
     numbers = Numbers([0, 0], classes=1)
     found = evaluation.evaluate(
-        LookUp(tmp_path, [[0.5], [-2.0]]), numbers).predictions
+        _look_up(tmp_path, [[0.5], [-2.0]]), numbers).predictions
     assert (found.top1.correct, found.top5.correct) == (2, 2)
     assert found.margins.tolist() == [0, 0]
 
   def test_several_and_no_right_classes(self, tmp_path):
     numbers = Numbers([[1, 0], [], [0, 3], [4], [], [5]])
-    found = evaluation.evaluate(LookUp(tmp_path, LOGITS), numbers).predictions
+    found = evaluation.evaluate(_look_up(tmp_path, LOGITS), numbers).predictions
     # 0 by its second label, 3 and 5 by their only one; 2 is wrong.
     assert (found.top1.correct, found.top1.total) == (3, 4)
 
   def test_tells_how_far_it_is(self, tmp_path):
     told = []
-    evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS),
+    evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS),
                         lambda *figures: told.append(figures))
     assert told == [(4, 6, 2), (6, 6, 3), (6, 6, 3)]
 
   def test_an_example_that_comes_twice_is_there_twice(self, tmp_path):
     numbers = Numbers([0, 1], names=["a", "a"])
-    found = evaluation.evaluate(LookUp(tmp_path, LOGITS), numbers).predictions
+    found = evaluation.evaluate(_look_up(tmp_path, LOGITS), numbers).predictions
     assert found.file_names == ("a", "a")
 
 
@@ -123,31 +121,31 @@ class TestRefused:
 
   def test_no_example(self, tmp_path):
     with pytest.raises(errors.HubExportError, match="no example of numbers"):
-      evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers([]))
+      evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers([]))
 
   @pytest.mark.parametrize("value", [np.nan, np.inf])
   def test_logits_not_finite(self, tmp_path, value):
     logits = np.array(LOGITS, np.float32)
     logits[5, 2] = value
     with pytest.raises(errors.HubExportError, match="5.png are not finite"):
-      evaluation.evaluate(LookUp(tmp_path, logits), Numbers(LABELS))
+      evaluation.evaluate(_look_up(tmp_path, logits), Numbers(LABELS))
 
   def test_a_constant_network(self, tmp_path):
     with pytest.raises(errors.HubExportError, match="6 examples.*are equal"):
-      evaluation.evaluate(LookUp(tmp_path, np.ones((6, 6))), Numbers(LABELS))
+      evaluation.evaluate(_look_up(tmp_path, np.ones((6, 6))), Numbers(LABELS))
     assert not _path(tmp_path).exists()
 
   def test_one_tie_may_be_chance(self, tmp_path):
     logits = np.array(LOGITS)
     logits[5, :2] = 1  # As class 5, which is right but not the first.
-    found = evaluation.evaluate(LookUp(tmp_path, logits), Numbers(LABELS))
+    found = evaluation.evaluate(_look_up(tmp_path, logits), Numbers(LABELS))
     assert found.predictions.top[5, 0] == 0
 
   def test_damaged_image(self, tmp_path):
     numbers = Numbers(LABELS)
     numbers.images[5] = numbers.images[5][:20]
     with pytest.raises(errors.HubExportError, match="cannot be read"):
-      evaluation.evaluate(LookUp(tmp_path, LOGITS), numbers)
+      evaluation.evaluate(_look_up(tmp_path, LOGITS), numbers)
 
   def test_data_that_cannot_be_read(self, tmp_path, monkeypatch):
     numbers = Numbers(LABELS)
@@ -159,13 +157,14 @@ class TestRefused:
                             e | {"file_name": e["file_name"].encode()}
                             for e in rows())))
     with pytest.raises(errors.HubExportError, match="corrupted record"):
-      evaluation.evaluate(LookUp(tmp_path, LOGITS), numbers)
+      evaluation.evaluate(_look_up(tmp_path, LOGITS), numbers)
 
   def test_a_bug_is_not_taken_for_bad_data(self, tmp_path, monkeypatch):
-    model = LookUp(tmp_path, LOGITS)
+    model = _look_up(tmp_path, LOGITS)
+
     def broken(images):
       raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
-    monkeypatch.setattr(model, "logits", broken)
+    model = dataclasses.replace(model, function=broken)
     with pytest.raises(tf.errors.ResourceExhaustedError):
       evaluation.evaluate(model, Numbers(LABELS))
 
@@ -179,7 +178,7 @@ def _interrupt(tmp_path, **model):
   def stop(*_):
     raise _Interrupted
   with pytest.raises(_Interrupted):
-    evaluation.evaluate(LookUp(tmp_path, LOGITS, **model), Numbers(LABELS),
+    evaluation.evaluate(_look_up(tmp_path, LOGITS, **model), Numbers(LABELS),
                         stop)
 
 
@@ -187,10 +186,10 @@ class TestResumed:
 
   def test_goes_on_where_it_was(self, tmp_path):
     whole = evaluation.evaluate(
-        LookUp(tmp_path / "whole", LOGITS), Numbers(LABELS)).predictions
+        _look_up(tmp_path / "whole", LOGITS), Numbers(LABELS)).predictions
     _interrupt(tmp_path)
     assert not _path(tmp_path).exists()
-    model = LookUp(tmp_path, LOGITS)
+    model = _look_up(tmp_path, LOGITS)
     found = evaluation.evaluate(model, Numbers(LABELS))
     assert (found.reused, model.seen) == (4, [4])
     for field in dataclasses.fields(predictions.Predictions):
@@ -203,14 +202,14 @@ class TestResumed:
     monkeypatch.setattr(evaluation, "_PART_SECONDS", -1)
     parts = []
     evaluation.evaluate(
-        LookUp(tmp_path, LOGITS, 2), Numbers(LABELS),
+        _look_up(tmp_path, LOGITS, 2), Numbers(LABELS),
         lambda *_: parts.append(len(list(
             _path(tmp_path).with_suffix(".parts").glob("*.parquet")))))
     assert parts == [0, 1, 2, 3]
 
   def test_finished_is_read_back(self, tmp_path):
-    first = evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS))
-    model = LookUp(tmp_path, LOGITS)
+    first = evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
+    model = _look_up(tmp_path, LOGITS)
     told = []
     again = evaluation.evaluate(model, Numbers(LABELS),
                                 lambda *figures: told.append(figures))
@@ -219,8 +218,8 @@ class TestResumed:
     assert again.earlier is None
 
   def test_fresh_uses_nothing_and_gives_the_earlier(self, tmp_path):
-    first = evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS))
-    model = LookUp(tmp_path, np.roll(LOGITS, 1, axis=1))
+    first = evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
+    model = _look_up(tmp_path, np.roll(LOGITS, 1, axis=1))
     again = evaluation.evaluate(model, Numbers(LABELS), fresh=True)
     assert (again.reused, sum(model.seen)) == (0, 8)
     assert again.predictions.digest() != first.predictions.digest()
@@ -229,7 +228,7 @@ class TestResumed:
   @pytest.mark.parametrize("change", [
       "image", "name", "label", "added", "removed"])
   def test_what_changed_in_the_data_is_evaluated_anew(self, tmp_path, change):
-    evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS))
+    evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
     numbers = Numbers(LABELS)
     if change == "image":
       numbers.images[1] = numbers.images[0]
@@ -242,18 +241,18 @@ class TestResumed:
       numbers.images[6] = numbers.images[3]
     else:
       numbers = Numbers(LABELS[:5])
-    model = LookUp(tmp_path, LOGITS)
+    model = _look_up(tmp_path, LOGITS)
     found = evaluation.evaluate(model, numbers)
     assert found.reused == (6 if change == "added" else 5)
     assert len(model.seen) == (0 if change == "removed" else 1)
-    anew = evaluation.evaluate(LookUp(tmp_path / "anew", LOGITS), numbers)
+    anew = evaluation.evaluate(_look_up(tmp_path / "anew", LOGITS), numbers)
     assert found.predictions.digest() == anew.predictions.digest()
     assert found.predictions.data_digest() == anew.predictions.data_digest()
 
   @pytest.mark.parametrize("other", [
       {"sha256": "1" * 64}, {"batch_size": 3}, {"runtime": 1}, {"code": 1}])
   def test_of_anything_else_nothing_is_used(self, tmp_path, monkeypatch, other):
-    evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS))
+    evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
     if "runtime" in other:
       monkeypatch.setattr(evaluation, "runtime", lambda: {"device": "other"})
     elif "code" in other:
@@ -261,7 +260,7 @@ class TestResumed:
       source.write_text("other")
       monkeypatch.setattr(evaluation.preprocessing, "__file__", str(source))
     changed = {} if {"runtime", "code"} & set(other) else other
-    model = LookUp(tmp_path, LOGITS, **changed)
+    model = _look_up(tmp_path, LOGITS, **changed)
     assert evaluation.evaluate(model, Numbers(LABELS)).reused == 0
     assert model.seen
 
@@ -273,19 +272,19 @@ class TestResumed:
       part.write_bytes(part.read_bytes()[:100])
     else:
       part.write_bytes(b"no Parquet at all")
-    found = evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS))
+    found = evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
     assert found.reused == 0 and found.predictions.top1.correct == 3
 
   def test_shards_come_together(self, tmp_path):
     for i in range(3):
-      model = LookUp(tmp_path, LOGITS)
+      model = _look_up(tmp_path, LOGITS)
       evaluation.evaluate(model, Numbers(LABELS), shard=(i, 3))
       assert model.seen == [4]
-    model = LookUp(tmp_path, LOGITS)
+    model = _look_up(tmp_path, LOGITS)
     found = evaluation.evaluate(model, Numbers(LABELS))
     assert (found.reused, model.seen) == (6, [])
     assert found.predictions.top1.correct == 3
 
   def test_a_shard_without_examples(self, tmp_path):
-    evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers([0]), shard=(1, 2))
+    evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers([0]), shard=(1, 2))
     assert not _path(tmp_path).exists()
