@@ -14,8 +14,10 @@ JPEG files of ImageNet's usual size. In one process, in turn, round by round:
   PIL         decoding and resizing with PIL in one thread, for comparison
 
 and prints the medians over the rounds: images per second, and milliseconds of
-processor time per image over all threads. It also says how much of the machine
-others used meanwhile: above a few percent, the figures are worth little.
+processor time per image over all threads. A run of one batch is taken off each,
+and with it the start, which does not grow with the data set. It also says how
+much of the machine others used meanwhile: above a few percent, the figures are
+worth little.
 
 Exit status: 0 done, 1 something about the input or the machine, 2 wrong usage.
 """
@@ -59,8 +61,8 @@ _IMAGES = flags.DEFINE_string(
     "Directory of JPEG files (*.jpg, *.jpeg, *.JPEG) to read; by default files "
     "are made up.")
 _NUM_IMAGES = flags.DEFINE_integer(
-    "num_images", 512, "Images per run; files are used again if there are "
-    "fewer.", 1)
+    "num_images", 512, "Images per run, rounded up to whole batches and at "
+    "least two; files are used again if there are fewer.", 1)
 _ROUNDS = flags.DEFINE_integer(
     "rounds", 5, "How often each of the four is run, in turn.", 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images per step.", 1)
@@ -97,6 +99,7 @@ class Images:
     self.num_examples = count
     self.name, self.split = "benchmark", "test"
 
+<<<<<<< HEAD
   def class_map(self, dataset: str, classes: Sequence[str]
                 ) -> types.SimpleNamespace:
     """Returns what makes every image one of the model's first class."""
@@ -104,6 +107,13 @@ class Images:
     return types.SimpleNamespace(to_model=np.zeros(1, np.int32), allowed=None)
 
   def examples(self, shard: tuple[int, int]) -> "tf.data.Dataset":
+=======
+  def first(self, count: int) -> "Images":
+    """Returns the set of the `count` first ones."""
+    return Images(self.encoded[:count], count)
+
+  def examples(self) -> "tf.data.Dataset":
+>>>>>>> h4-prep
     """Returns the examples, each once."""
     del shard  # There is but one.
     # pylint: disable=g-import-not-at-top
@@ -115,14 +125,25 @@ class Images:
         "labels": np.zeros([self.num_examples, 1], np.int64)})
 
 
-def measure(run: Callable[[], None], images: int) -> Run:
-  """Returns what `run`, which handles so many images, takes."""
-  own, busy, start = _own_seconds(), _busy_seconds(), time.perf_counter()
-  run()
-  seconds = time.perf_counter() - start
-  own = _own_seconds() - own
-  others = (_busy_seconds() - busy - own) / (seconds * os.cpu_count())
-  return Run(images / seconds, 1e3 * own / images, max(others, 0.0))
+def measure(run: Callable[[int], None], images: int, start: int) -> Run:
+  """Returns what `images` images take, less the `start` first ones.
+
+  Args:
+    run: Handles as many images as it is told.
+    images: How many.
+    start: Fewer; what they take is taken off, as what it takes to begin.
+  """
+  def taken(count):
+    own, busy, clock = _own_seconds(), _busy_seconds(), time.perf_counter()
+    run(count)
+    return np.array([time.perf_counter() - clock, _own_seconds() - own,
+                     _busy_seconds() - busy])
+
+  first, whole = taken(start), taken(images)
+  seconds, own, _ = whole - first
+  others = (whole[2] - whole[1]) / (whole[0] * os.cpu_count())
+  return Run((images - start) / seconds, 1e3 * own / (images - start),
+             float(max(others, 0.0)))
 
 
 def summary(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
@@ -176,7 +197,8 @@ def run_all(predict: Callable[["tf.Tensor"], "tf.Tensor"], prep: Any,
   Args:
     predict: float32 [batch, crop, crop, 3] to one float32 [batch, ...].
     prep: The preprocessing.Preprocessing.
-    images: What to read; a run is all of them.
+    images: What to read, a multiple of the batch and at least two; a run is
+      all of them.
     batch_size: Images per step.
     rounds: Runs of each.
     on_run: Called after each run, warming up included.
@@ -185,38 +207,43 @@ def run_all(predict: Callable[["tf.Tensor"], "tf.Tensor"], prep: Any,
   from checks import evaluation
   import tensorflow as tf
 
-  steps = -(-images.num_examples // batch_size)
-  files = [images.encoded[i % len(images.encoded)] for i in range(batch_size)]
+  files = [images.encoded[i % images.num_examples] for i in range(batch_size)]
   prepared = prep.apply_batch(tf.constant(files))
   # Not all the same, which would be refused.
   nothing = tf.random.normal([batch_size, 1000])
 
-  def model():
-    for _ in range(steps):
+  def model(count):
+    for _ in range(0, count, batch_size):
       predict(prepared).numpy()
 
+<<<<<<< HEAD
   def evaluate(function):
     with tempfile.TemporaryDirectory(prefix="regnety_hub_") as directory:
       evaluation.evaluate(evaluation.Model(
           pathlib.Path(directory, "1"), {"dataset": {"name": "benchmark"}}, (),
           [], prep, function, batch_size), images)
+=======
+  def evaluate(predictor, count):
+    accuracy.predict(lambda batch: {"export": predictor(batch)},
+                     images.first(count), prep.apply, prep.crop_px, batch_size,
+                     lambda done, total: None)
+>>>>>>> h4-prep
 
-  def pil():
-    for encoded in images.encoded:
+  def pil(count):
+    for encoded in images.encoded[:count]:
       prepared_by_pil(encoded, prep)
 
   paths = {
-      # Whole batches, the last one included: as many as the evaluation runs.
-      MODEL: (model, steps * batch_size),
-      INPUT: (lambda: evaluate(lambda batch: nothing), images.num_examples),
-      EVALUATION: (lambda: evaluate(predict), images.num_examples),
-      BY_PIL: (pil, images.num_examples)}
+      MODEL: model,
+      INPUT: lambda count: evaluate(lambda batch: nothing, count),
+      EVALUATION: lambda count: evaluate(predict, count),
+      BY_PIL: pil}
   runs = {path: [] for path in PATHS}
   for number in range(rounds + 1):
     # Each round begins with another one, so that none always comes first.
     first = number % len(PATHS)
     for path in PATHS[first:] + PATHS[:first]:
-      found = measure(*paths[path])
+      found = measure(paths[path], images.num_examples, batch_size)
       if number:
         runs[path].append(found)
       on_run()
@@ -238,11 +265,17 @@ def read_files(directory: pathlib.Path, most: int) -> list[bytes]:
   return [path.read_bytes() for path in found[:most]]
 
 
+def whole_batches(num_images: int, batch_size: int) -> int:
+  """Returns how many images a run has: whole batches, two or more."""
+  return max(-(-num_images // batch_size), 2) * batch_size
+
+
 def main(_: Sequence[str]) -> int:
+  num_images = whole_batches(_NUM_IMAGES.value, _BATCH_SIZE.value)
   if _IMAGES.value:
-    files = read_files(program.user_path(_IMAGES.value), _NUM_IMAGES.value)
+    files = read_files(program.user_path(_IMAGES.value), num_images)
   else:
-    files = made_images.jpegs(min(_MADE_FILES, _NUM_IMAGES.value))
+    files = made_images.jpegs(min(_MADE_FILES, num_images))
   if _EXPORT_DIR.value:
     export_dirs.read_manifest(program.user_path(_EXPORT_DIR.value))
   variant = variants.by_name(_VARIANT.value)
@@ -255,13 +288,13 @@ def main(_: Sequence[str]) -> int:
 
   with _export(variant) as (export_dir, prep, what):
     model = hub.load(str(export_dir))
-    images = Images(files, _NUM_IMAGES.value)
+    images = Images(files, num_images)
     with tqdm.tqdm(total=(_ROUNDS.value + 1) * len(PATHS), unit="run",
                    leave=False, disable=None) as bar:
       runs = run_all(model, prep, images, _BATCH_SIZE.value, _ROUNDS.value,
                      bar.update)
   found = summary(runs) | {
-      "what": what, "images": _NUM_IMAGES.value, "rounds": _ROUNDS.value,
+      "what": what, "images": num_images, "rounds": _ROUNDS.value,
       "batch_size": _BATCH_SIZE.value, "preprocessing": prep.to_dict(),
       "bytes_per_image": round(statistics.mean(map(len, images.encoded))),
       "environment": {
@@ -269,7 +302,7 @@ def main(_: Sequence[str]) -> int:
           "python": platform.python_version(), "tensorflow": tf.__version__},
       "runs": {path: [dataclasses.asdict(run) for run in runs[path]]
                for path in PATHS}}
-  print(f"{what}: {_ROUNDS.value} rounds of {_NUM_IMAGES.value} images of "
+  print(f"{what}: {_ROUNDS.value} rounds of {num_images} images of "
         f"{found['bytes_per_image'] / 1e3:.0f} kB, batches of "
         f"{_BATCH_SIZE.value}, {os.cpu_count()} processors\n\n{table(found)}")
   if _OUTPUT_DIR.value:

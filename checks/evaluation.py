@@ -291,14 +291,15 @@ class _Run:
     dataset = tf.data.Dataset.from_generator(
         lambda: self._unknown(shard), output_signature=(
             tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)))
-    dataset = dataset.map(lambda image, i: (prep.apply(image), i),
+    dataset = dataset.map(lambda image, i: (prep.pixels(image), i),
                           num_parallel_calls=tf.data.AUTOTUNE,
                           deterministic=True)
     dataset = dataset.batch(self._model.step_size).prefetch(2)
     done, correct, clock = 0, 0, time.monotonic()
     try:
       for images, indices in dataset:
-        images = tf.ensure_shape(images, [None, size, size, 3])
+        images = preprocessing.to_unit_range(
+            tf.ensure_shape(images, [None, size, size, 3]))
         rows = [self._fresh[i] for i in indices.numpy()]
         names, keys, labels = zip(*rows)
         found = self._model.predict(

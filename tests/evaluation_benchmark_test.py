@@ -62,25 +62,32 @@ class TestSummary:
 class TestMeasure:
 
   def test_own_work_is_counted_and_not_taken_for_others(self):
-    def work():
-      data = np.ones(1000)
-      for _ in range(100_000):
+    data = np.ones(1000)
+    def work(count):
+      for _ in range(10_000 * count):
         data.sum()
-    found = evaluation.measure(work, 10)
-    seconds = 10 / found.images_per_second
-    assert 0.2 * seconds < 10 * found.cpu_ms / 1e3 < 1.2 * seconds
+    found = evaluation.measure(work, 10, 1)
+    seconds_each = 1 / found.images_per_second
+    assert 0.2 * seconds_each < found.cpu_ms / 1e3 < 1.2 * seconds_each
     assert 0 <= found.others <= 1
 
-  def test_waiting_takes_no_processor(self):
+  def test_the_start_is_taken_off(self):
+    """Waiting, which takes no processor: 0.3 s to begin, then 0.02 s each."""
     never = threading.Event()
-    found = evaluation.measure(lambda: never.wait(0.2), 4)
-    assert found.images_per_second == pytest.approx(20, rel=0.2)
-    assert found.cpu_ms < 10
+    found = evaluation.measure(
+        lambda count: never.wait(0.3 + 0.02 * count), 21, 1)
+    assert found.images_per_second == pytest.approx(50, rel=0.2)
+    assert found.cpu_ms < 5
+
+  @pytest.mark.parametrize("num_images, batch_size, expected", [
+      (1, 4, 8), (8, 4, 8), (9, 4, 12), (512, 64, 512)])
+  def test_whole_batches(self, num_images, batch_size, expected):
+    assert evaluation.whole_batches(num_images, batch_size) == expected
 
 
 def test_all_paths_do_all_images():
-  """In turn, the one to warm up with not counted."""
-  images = evaluation.Images(made_images.jpegs(2), 5)
+  """In turn, the round to warm up with not counted."""
+  images = evaluation.Images(made_images.jpegs(2), 6)
   seen = []
 
   def predict(batch):
@@ -93,9 +100,8 @@ def test_all_paths_do_all_images():
   assert {path: len(runs[path]) for path in runs} == dict.fromkeys(
       evaluation.PATHS, 3)
   assert len(calls) == 4 * 4
-  # Five images are three batches, alone and in the evaluation, four times.
-  assert seen == [[2, 12, 12, 3]] * (2 * 3 * 4)
-  assert all(run.images_per_second > 0 for path in runs for run in runs[path])
+  # One batch, then three; alone and in the evaluation; four times.
+  assert seen == [[2, 12, 12, 3]] * ((1 + 3) * 2 * 4)
 
 
 def test_examples_are_as_an_evaluation_wants_them():
