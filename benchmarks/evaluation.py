@@ -99,7 +99,10 @@ class Images:
     self.num_examples = count
     self.name, self.split = "benchmark", "test"
 
-<<<<<<< HEAD
+  def first(self, count: int) -> "Images":
+    """Returns the set of the `count` first ones."""
+    return Images(self.encoded[:count], count)
+
   def class_map(self, dataset: str, classes: Sequence[str]
                 ) -> types.SimpleNamespace:
     """Returns what makes every image one of the model's first class."""
@@ -107,13 +110,6 @@ class Images:
     return types.SimpleNamespace(to_model=np.zeros(1, np.int32), allowed=None)
 
   def examples(self, shard: tuple[int, int]) -> "tf.data.Dataset":
-=======
-  def first(self, count: int) -> "Images":
-    """Returns the set of the `count` first ones."""
-    return Images(self.encoded[:count], count)
-
-  def examples(self) -> "tf.data.Dataset":
->>>>>>> h4-prep
     """Returns the examples, each once."""
     del shard  # There is but one.
     # pylint: disable=g-import-not-at-top
@@ -216,18 +212,11 @@ def run_all(predict: Callable[["tf.Tensor"], "tf.Tensor"], prep: Any,
     for _ in range(0, count, batch_size):
       predict(prepared).numpy()
 
-<<<<<<< HEAD
-  def evaluate(function):
+  def evaluate(function, count):
     with tempfile.TemporaryDirectory(prefix="regnety_hub_") as directory:
       evaluation.evaluate(evaluation.Model(
           pathlib.Path(directory, "1"), {"dataset": {"name": "benchmark"}}, (),
-          [], prep, function, batch_size), images)
-=======
-  def evaluate(predictor, count):
-    accuracy.predict(lambda batch: {"export": predictor(batch)},
-                     images.first(count), prep.apply, prep.crop_px, batch_size,
-                     lambda done, total: None)
->>>>>>> h4-prep
+          [], prep, function, batch_size), images.first(count))
 
   def pil(count):
     for encoded in images.encoded[:count]:
