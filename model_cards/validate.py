@@ -32,7 +32,7 @@ _LINK = re.compile(r"(?<!\\)\]\((?P<target>[^)\s]+)\)")
 
 # Digits that are part of a name or of a fixed phrase, not figures.
 _NAMES = re.compile(
-    r"top-[15]\b|\b95 % |\b95 %$|\[0, 1\]|\bwidth, 3\]|\bSHA-256\b|"
+    r"top-[15]\b|(?<![\d.,])95 %(?= |$)|\[0, 1\]|\bwidth, 3\]|\bSHA-256\b|"
     r"\bfloat32\b|\bKeras 3\b|\bTF_ENABLE_ONEDNN_OPTS=0|\bsaved_model_2\b|"
     r"arXiv:\d{4}\.\d{4,5}|https?://[^\s)>]+", re.IGNORECASE)
 _HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{16,}\b")

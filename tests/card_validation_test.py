@@ -327,6 +327,18 @@ class TestNumbers:
               if not validate.problems(text, m, r)]
     assert missed == []
 
+  @pytest.mark.parametrize("correct", [36_975, 47_500, 4_975])
+  def test_a_figure_that_ends_like_the_interval(self, correct):
+    """Of "73.95 %" nothing is the phrase "95 %", of "95.00 %" neither."""
+    m = model_cards_test.manifest()
+    r = model_cards_test.report(m)
+    value = correct / 500
+    r["metrics"]["top1"] |= {"correct": correct, "value": value,
+                             "low": value - 0.4, "high": value + 0.4}
+    card = render.module_card(m, r)
+    assert f"{value:.2f} %" in card
+    assert validate.problems(card, m, r) == []
+
   def test_swapped_rows_are_found(self):
     card, m, r = case("classifier")
     swapped = card.replace("6,055,160", "X").replace(
