@@ -1,165 +1,79 @@
 """Checks of top-1 and top-5 on a validation split, every example once."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_hub as hub
 
+from checks import evaluation as evaluation_lib
 from checks import evaluation_sets
+from checks import predictions as predictions_lib
 from checks import report
 from checks import subject as subject_lib
 from hub_export import errors
 from hub_export import export_dirs
-from hub_export import labels as known_labels
+
+
+# Points that a figure may be off where the preprocessing is the same.
+EXPECTED_TOLERANCE = 0.1
+# In standard deviations of an example's logits: where the two best are closer,
+# another runtime, or form of the network, may order them otherwise.
+_FLIP_MARGIN = 2 * subject_lib.TOLERANCE
 
 
 @dataclasses.dataclass(frozen=True)
-class Predictions:
-  """What a model said about every example of a split."""
-  file_names: tuple[str, ...]
-  labels: np.ndarray   # int64 [n].
-  top: np.ndarray      # int32 [n, min(5, classes)], best first.
-  margins: np.ndarray  # float32 [n]: best less second best logit, in standard
-                       # deviations of the example's logits.
+class Evaluated:
+  """An export's evaluation, and that of the classifier beside it."""
+  evaluation: evaluation_lib.Evaluation
+  companion: predictions_lib.Predictions | None  # Of a feature extractor.
 
   @property
-  def top1(self) -> report.Rate:
-    return report.Rate(int((self.top[:, 0] == self.labels).sum()),
-                       len(self.labels))
-
-  @property
-  def top5(self) -> report.Rate:
-    hits = (self.top == self.labels[:, None]).any(axis=1)
-    return report.Rate(int(hits.sum()), len(self.labels))
+  def predictions(self) -> predictions_lib.Predictions:
+    return self.evaluation.predictions
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-  """A finished evaluation."""
-  predictions: Predictions
-  companion: Predictions | None  # For a feature extractor, the classifier's.
-  digest: str                    # Over file names and labels.
-
-
-Predict = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
-
-
-def run(subject: subject_lib.Subject) -> Evaluation:
+def run(subject: subject_lib.Subject) -> Evaluated:
   """Returns the evaluation of an export on its split.
 
   A feature extractor's features go through the last layer of its classifier,
-  which is evaluated beside it.
+  which is evaluated first, unless that has been done.
 
   Raises:
     UnavailableError: if the data set, or a feature extractor's classifier, is
       not there.
-    HubExportError: if the classes are not those of the export, or as `predict`.
+    HubExportError: as evaluation.evaluate.
   """
-  model = subject.model
-  if subject.is_classifier:
-    classes = subject.labels
-    predictors = lambda images: {"export": model(images)}
-  else:
-    if not subject.manifest["companion"]:
-      raise errors.UnavailableError(
-          "the checkpoint has no classifier head, so there is nothing to "
-          "measure accuracy with; such an extractor cannot be published yet. "
-          "Export a checkpoint that has a head.")
-    companion = subject.companion()
-    if companion is None:
-      raise errors.UnavailableError(
-          "the classifier of the same weights is not in "
-          f"{subject.export_dir.parents[2]}; its last layer is needed to "
-          "evaluate features. Export it there, too.")
-    classifier = hub.load(str(companion))
-    classes = (companion / export_dirs.LABELS).read_text("utf-8").splitlines()
-    kernel, bias = subject_lib.head(classifier)
-    predictors = lambda images: {
-        "export": tf.matmul(model(images), kernel) + bias,
-        "companion": classifier(images)}
-  evaluation_set = subject.evaluation_set
-  _check_classes(tuple(classes), evaluation_set)
-  found = predict(predictors, evaluation_set, subject.preprocessing.apply,
-                  subject.preprocessing.crop_px, subject.batch_size,
-                  subject.on_example)
-  predictions = found["export"]
-  pairs = zip(predictions.file_names, predictions.labels.tolist())
-  return Evaluation(predictions, found.get("companion"),
-                    evaluation_sets.digest(pairs))
+  directory = evaluation_lib.head_dir(subject.export_dir, subject.manifest)
+  companion = None
+  if directory != subject.export_dir:
+    companion = evaluation_lib.evaluate(
+        evaluation_lib.Model(directory, subject.batch_size),
+        subject.evaluation_set, subject.on_examples, subject.fresh).predictions
+  model = evaluation_lib.Model(subject.export_dir, subject.batch_size,
+                               subject.model)
+  return Evaluated(
+      evaluation_lib.evaluate(model, subject.evaluation_set,
+                              subject.on_examples, subject.fresh), companion)
 
 
-def predict(predictors: Predict, evaluation_set: evaluation_sets.EvaluationSet,
-            decode: Callable[[tf.Tensor], tf.Tensor], size_px: int,
-            batch_size: int, on_example: Callable[[int, int], None]
-            ) -> dict[str, Predictions]:
-  """Returns the predictions of one or more models on every example.
-
-  Every batch has `batch_size` images: the last one is filled up with zeros,
-  whose outputs are dropped.
-
-  Args:
-    predictors: Images float32 [batch, size, size, 3] to logits by name.
-    evaluation_set: The examples.
-    decode: An encoded image to float32 [size, size, 3].
-    size_px: The size that `decode` gives.
-    batch_size: Images per step.
-    on_example: Called with the number of examples done and their total.
-
-  Raises:
-    HubExportError: if a logit is not finite, an image cannot be decoded, or
-      there is no example. Whether it is each one once, `counting` tells.
-  """
-  total = evaluation_set.num_examples
-  dataset = evaluation_set.examples().map(
-      lambda e: e | {"image": decode(e["image"])},
-      num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-  dataset = dataset.batch(batch_size).prefetch(2)
-  names, labels = [], []
-  top, margins = {}, {}
-  try:
-    for batch in dataset:
-      n = int(batch["label"].shape[0])
-      images = tf.pad(tf.ensure_shape(
-          batch["image"], [None, size_px, size_px, 3]),
-                      [[0, batch_size - n], [0, 0], [0, 0], [0, 0]])
-      for name, logits in predictors(images).items():
-        logits = logits.numpy()[:n]
-        if not np.isfinite(logits).all():
-          raise errors.HubExportError(
-              f"logits that are not finite, from example {len(names)} on; "
-              "expected numbers")
-        best = tf.math.top_k(logits, min(5, logits.shape[1]))
-        top.setdefault(name, []).append(best.indices.numpy())
-        # Of a single class, its own: nothing else can come first.
-        gap = best.values[:, 0] - best.values[:, :2][:, -1]
-        margins.setdefault(name, []).append(
-            gap.numpy() / np.maximum(logits.std(axis=1), 1e-30))
-      names += [file_name.decode() for file_name in batch["file_name"].numpy()]
-      labels += batch["label"].numpy().tolist()
-      on_example(len(names), total)
-  except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as e:
-    raise errors.HubExportError(
-        f"an example after the {len(names)} first of {evaluation_set.name} "
-        f"cannot be read ({e.message}); expected an encoded image. Prepare the "
-        "data set again.") from e
-  if not names:
-    raise errors.HubExportError(
-        f"no example of {evaluation_set.name}/{evaluation_set.split} was read; "
-        f"expected {total:,}. Prepare the data set again.")
-  return {name: Predictions(tuple(names), np.array(labels, np.int64),
-                            np.concatenate(top[name]),
-                            np.concatenate(margins[name])) for name in top}
-
-
-def counting(subject: subject_lib.Subject, evaluation: Evaluation
+def counting(subject: subject_lib.Subject, evaluation: Evaluated
              ) -> report.CheckResult:
   """Checks that every example of the split was counted, once."""
-  names = evaluation.predictions.file_names
-  n, unlike = len(names), len(set(names))
-  expected = subject.evaluation_set.num_examples
-  split = f"{subject.dataset}/{subject.split}"
+  found, opened = evaluation.predictions, subject.evaluation_set
+  counted = int(found.has_label.sum())
+  good = f"{len(found):,} examples of {opened.name}/{opened.split}, each once"
+  if counted != len(found):
+    good += f"; {counted:,} have a label and count"
+  return report.from_problems(counting_problems(found, opened), good,
+                              examples=len(found))
+
+
+def counting_problems(found: predictions_lib.Predictions,
+                      opened: evaluation_sets.EvaluationSet) -> list[str]:
+  """Returns what is wrong with the examples that were counted."""
+  n, unlike = len(found), len(set(found.file_names))
+  expected = opened.num_examples
+  split = f"{opened.name}/{opened.split}"
   problems = []
   if n != expected:
     problems.append(f"{n:,} examples of {split} were read; expected "
@@ -167,11 +81,12 @@ def counting(subject: subject_lib.Subject, evaluation: Evaluation
   if unlike != n:
     problems.append(f"{n - unlike} file names of {split} come more than once; "
                     "expected each example once. Prepare the data set again.")
-  return report.from_problems(
-      problems, f"{n:,} examples of {split}, each once", examples=n)
+  if not found.has_label.any():
+    problems.append(f"no example of {split} has a label")
+  return problems
 
 
-def top1(subject: subject_lib.Subject, evaluation: Evaluation
+def top1(subject: subject_lib.Subject, evaluation: Evaluated
          ) -> report.CheckResult:
   """Checks top-1 against the reported one."""
   reported = subject.manifest["reported_accuracy"]
@@ -189,7 +104,7 @@ def top1(subject: subject_lib.Subject, evaluation: Evaluation
   return _compare(evaluation.predictions.top1, reported["top1"], reported)
 
 
-def top5(subject: subject_lib.Subject, evaluation: Evaluation
+def top5(subject: subject_lib.Subject, evaluation: Evaluated
          ) -> report.CheckResult:
   """Checks top-5 against the reported one, if there is one, and top-1."""
   rate = evaluation.predictions.top5
@@ -204,7 +119,7 @@ def top5(subject: subject_lib.Subject, evaluation: Evaluation
   return _compare(rate, reported["top5"], reported)
 
 
-def same_as_classifier(subject: subject_lib.Subject, evaluation: Evaluation
+def same_as_classifier(subject: subject_lib.Subject, evaluation: Evaluated
                        ) -> report.CheckResult:
   """Checks that features through the last layer predict as the classifier."""
   del subject  # As the other checks.
@@ -226,6 +141,85 @@ def same_as_classifier(subject: subject_lib.Subject, evaluation: Evaluation
       problems, f"the same {len(differ):,} predictions", flips=int(flips.sum()))
 
 
+def expected_top1(subject: subject_lib.Subject, evaluation: Evaluated
+             ) -> report.CheckResult:
+  """Checks top-1 against what the user expects, within 0.1 points."""
+  return _compare(evaluation.predictions.top1, subject.expect_top1, {
+      "tolerance": EXPECTED_TOLERANCE, "source": "--expect_top1"})
+
+
+def earlier(subject: subject_lib.Subject, evaluation: Evaluated
+            ) -> report.CheckResult:
+  """Checks that the same weights were right for the same examples before.
+
+  Compared are evaluations of this export before --fresh, and those of other
+  versions and forms of the same weights that lie in the same output directory.
+  On the same runtime, the counts are the same; on another, predictions may
+  flip where two logits are nearly equal, and are listed.
+  """
+  ours = evaluation.predictions
+  problems, flips, seen = [], [], 0
+  for name, theirs, same_runtime in _earlier(subject, evaluation):
+    seen += 1
+    flipped = np.flatnonzero(ours.top[:, 0] != theirs.top[:, 0])
+    off = _percent(theirs.top1), _percent(theirs.top5)
+    if same_runtime and (ours.top1, ours.top5) != (theirs.top1, theirs.top5):
+      problems.append(
+          f"{name} had {off[0]} top-1 and {off[1]} top-5 with the same weights "
+          f"on the same runtime; here {_percent(ours.top1)} and "
+          f"{_percent(ours.top5)}")
+    # Nearly equal logits may change places, others not.
+    wide = flipped[np.minimum(ours.margins, theirs.margins)[flipped]
+                   > _FLIP_MARGIN]
+    if len(wide):
+      problems.append(
+          f"{name} predicted otherwise with the same weights where the logits "
+          f"differ plainly: {_listed(ours, wide)}")
+    elif len(flipped):
+      flips.append(f"{len(flipped)} predictions differ from those of {name}: "
+                   f"{_listed(ours, flipped)}")
+  good = (f"{seen} earlier evaluations of these weights agree" if seen else
+          "there is no earlier evaluation of these weights to compare with")
+  return report.from_problems(problems, "; ".join([good, *flips]),
+                              earlier=seen)
+
+
+def _earlier(subject: subject_lib.Subject, evaluation: Evaluated):
+  """Yields (name, predictions, whether on the same runtime) on these data."""
+  run = evaluation.evaluation
+  data = evaluation.predictions.data_digest()
+  if run.earlier is not None and run.earlier.data_digest() == data:
+    yield "the evaluation before", run.earlier, True
+  ours = subject.manifest
+  for path in sorted(subject.export_dir.parents[1].glob(
+      "*/*/" + str(export_dirs.MANIFEST))):
+    export_dir = path.parents[1]
+    if export_dir == subject.export_dir:
+      continue
+    try:
+      theirs = export_dirs.read_manifest(export_dir)
+      if any(ours[key] != theirs[key]
+             for key in ("kind", "preprocessing", "weights")):
+        continue
+      found, about = predictions_lib.read(export_dirs.evaluation_path(
+          export_dir, subject.dataset, subject.split, ".parquet"))
+      # What was left of another export of that name is not its evaluation.
+      if (about["exports_sha256"][0] != export_dirs.digest(export_dir)
+          or found.data_digest() != data):
+        continue
+    except (errors.HubExportError, FileNotFoundError, KeyError):
+      continue
+    same = all(about[key] == run.context[key]
+               for key in ("runtime", "batch_size", "code_sha256"))
+    yield theirs["handle"], found, same and ours["form"] == theirs["form"]
+
+
+def _listed(found: predictions_lib.Predictions, indices: np.ndarray) -> str:
+  names = [found.file_names[i] for i in indices[:3]]
+  more = len(indices) - len(names)
+  return ", ".join(names) + (f" and {more} more" if more else "")
+
+
 def _compare(rate: report.Rate, expected: float, reported: Mapping
              ) -> report.CheckResult:
   """Returns whether a rate is as reported, within the stated tolerance."""
@@ -244,23 +238,3 @@ def _compare(rate: report.Rate, expected: float, reported: Mapping
 def _percent(rate: report.Rate) -> str:
   return (f"{100 * rate.correct / rate.total:.2f} % "
           f"({rate.correct:,} of {rate.total:,})")
-
-
-def _check_classes(classes: tuple[str, ...],
-                   evaluation_set: evaluation_sets.EvaluationSet) -> None:
-  """Raises HubExportError unless a data set's classes are the export's."""
-  wanted = evaluation_set.class_names
-  if classes == wanted:
-    return
-  name = evaluation_set.name
-  if known_labels.known(name) or len(classes) != len(wanted):
-    raise errors.HubExportError(
-        f"the export's classes are not those of {name}: {len(classes)} "
-        f"({', '.join(classes[:3])}, ...) against {len(wanted)} "
-        f"({', '.join(wanted[:3])}, ...). Choose a data set with the export's "
-        "classes, in the same order.")
-  different = [f"class {i} is {a!r}, there {b!r}"
-               for i, (a, b) in enumerate(zip(classes, wanted)) if a != b]
-  raise errors.HubExportError(errors.join_problems(
-      f"the export's classes are not those of {name}", different[:3],
-      "Choose a data set with the export's classes, in the same order."))

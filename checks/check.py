@@ -42,6 +42,16 @@ _QUICK = flags.DEFINE_bool(
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 64, "Images per step of the evaluation.", lower_bound=1)
 
+_FRESH = flags.DEFINE_bool(
+    "fresh", False,
+    "Evaluate every image anew. By default the predictions that this export "
+    "has made on this machine are used again, so that an evaluation that was "
+    "interrupted goes on where it was.")
+_EXPECT_TOP1 = flags.DEFINE_float(
+    "expect_top1", None,
+    "Percent that top-1 has to come to, within 0.1 points; beside the figure "
+    "that the export's manifest reports.", lower_bound=0, upper_bound=100)
+
 _COLOURS = {report.PASSED: "32", report.FAILED: "31", report.NOT_RUN: "33"}
 _WORDS = {report.PASSED: "passed", report.FAILED: "FAILED",
           report.NOT_RUN: "not run"}
@@ -94,7 +104,8 @@ def main(_: Sequence[str]) -> int:
         export_dir, dataset=_DATASET.value, split=_SPLIT.value,
         data_dir=program.user_path(_DATA_DIR.value) if _DATA_DIR.value
         else None,
-        quick=_QUICK.value, batch_size=_BATCH_SIZE.value, progress=progress)
+        quick=_QUICK.value, batch_size=_BATCH_SIZE.value,
+        fresh=_FRESH.value, expect_top1=_EXPECT_TOP1.value, progress=progress)
   finally:
     progress.close()
   print(f"{checked.handle}\n\n{table(checked, sys.stdout.isatty())}\n")
@@ -159,12 +170,15 @@ def _bar(suite):
       self._close_examples()
       self._checks.update()
 
-    def examples(self, done: int, total: int) -> None:
+    def examples(self, done: int, total: int, correct: int) -> None:
       if self._examples is None:
         self._examples = tqdm.tqdm(total=total, unit="image", leave=False,
                                    position=1, disable=None,
                                    dynamic_ncols=True)
       self._examples.update(done - self._examples.n)
+      if done:
+        self._examples.set_postfix_str(f"top-1 {100 * correct / done:.2f} %",
+                                       refresh=False)
 
     def close(self) -> None:
       self._close_examples()

@@ -73,10 +73,13 @@ class Predictions:
     return report.Rate(int(self.hits.any(axis=1).sum()),
                        int(self.has_label.sum()))
 
+  def keys(self) -> list[bytes]:
+    """Returns every example's digest; NumPy leaves out trailing zeros."""
+    return [bytes(e).ljust(32, b"\0") for e in self.example_sha256]
+
   def data_digest(self) -> str:
     """Returns a SHA-256 over the examples, images included, in no order."""
-    return hashlib.sha256(b"".join(sorted(
-        bytes(e).ljust(32, b"\0") for e in self.example_sha256))).hexdigest()
+    return hashlib.sha256(b"".join(sorted(self.keys()))).hexdigest()
 
   def digest(self) -> str:
     """Returns a SHA-256 over (file name, top classes), which counts rest on."""
@@ -181,9 +184,7 @@ def write(predictions: Predictions, path: pathlib.Path,
   """
   table = pa.table({
       "file_name": pa.array(predictions.file_names, pa.string()),
-      "example_sha256": pa.array(
-          [bytes(e).ljust(32, b"\0") for e in predictions.example_sha256],
-          pa.binary(32)),
+      "example_sha256": pa.array(predictions.keys(), pa.binary(32)),
       "labels": pa.array(
           [[c for c in row if c != NO_LABEL]
            for row in predictions.labels.tolist()], pa.list_(pa.int32())),

@@ -157,7 +157,7 @@ def environment(onednn: bool) -> dict[str, Any]:
       "tensorflow": metadata.version("tensorflow"),
       "tensorflow_hub": metadata.version("tensorflow-hub"),
       "onednn": onednn,
-      "processor": _processor(),
+      "processor": processor(),
       "platform": platform.platform(),
   }
 
@@ -218,7 +218,7 @@ def _read_check(record: Mapping[str, Any]) -> CheckResult:
   return result
 
 
-def _processor() -> str:
+def processor() -> str:
   """Returns the processor's name where the system tells it."""
   try:
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():

@@ -33,7 +33,10 @@ class Subject:
   split: str
   data_dir: pathlib.Path | None    # TFDS' directory; None for the default.
   batch_size: int                  # Images per step of the evaluation.
-  on_example: Callable[[int, int], None] = lambda done, total: None
+  on_examples: Callable[[int, int, int], None] = (
+      lambda done, total, correct: None)
+  fresh: bool = False              # Whether to evaluate what is known anew.
+  expect_top1: float | None = None  # In percent; see accuracy.expected_top1.
   tuned: Any = None                # The Keras model of the fine-tuning check.
 
   @property
@@ -86,22 +89,6 @@ class Subject:
   @functools.cached_property
   def evaluation_set(self) -> evaluation_sets.EvaluationSet:
     return evaluation_sets.open(self.dataset, self.split, self.data_dir)
-
-  def companion(self) -> pathlib.Path | None:
-    """Returns the newest export of the other module of the same weights.
-
-    None if none lies in the same output directory.
-    """
-    name = self.manifest.get("companion")
-    if not name:
-      return None
-    model_dir = self.export_dir.parents[2] / name
-    for version in reversed(export_dirs.versions(model_dir)):
-      other = export_dirs.read_manifest(model_dir / str(version))
-      if (other["weights"]["backbone_sha256"]
-          == self.manifest["weights"]["backbone_sha256"]):
-        return model_dir / str(version)
-    return None
 
 
 def head(model: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -65,6 +65,8 @@ CHECKS = (
     Check("accuracy", "counting", accuracy.counting),
     Check("accuracy", "top1", accuracy.top1),
     Check("accuracy", "top5", accuracy.top5),
+    Check("accuracy", "earlier", accuracy.earlier),
+    Check("accuracy", "expected", accuracy.expected_top1),
     Check("accuracy", "same_as_classifier", accuracy.same_as_classifier,
           kinds=("feature_extractor",)),
 )
@@ -82,13 +84,14 @@ class Progress:
   def result(self, result: report.CheckResult) -> None:
     """A check has ended."""
 
-  def examples(self, done: int, total: int) -> None:
-    """The evaluation has come this far."""
+  def examples(self, done: int, total: int, correct: int) -> None:
+    """The evaluation has come this far; so many were predicted rightly."""
 
 
 def run(export_dir: pathlib.Path, *, dataset: str | None = None,
         split: str | None = None, data_dir: pathlib.Path | None = None,
-        quick: bool = False, batch_size: int = 64,
+        quick: bool = False, batch_size: int = 64, fresh: bool = False,
+        expect_top1: float | None = None,
         progress: Progress | None = None) -> report.Report:
   """Checks an export, writes its report and renews its card.
 
@@ -104,6 +107,9 @@ def run(export_dir: pathlib.Path, *, dataset: str | None = None,
       `not_run`. A report of the same bytes for which all were run tells more:
       it is then kept as it is, and returned.
     batch_size: Images per step of the evaluation.
+    fresh: Whether to evaluate every example anew, also those whose predictions
+      by this export on this machine are kept.
+    expect_top1: What top-1 has to be, in percent; see accuracy.expected_top1.
     progress: Is told how it goes.
 
   Returns:
@@ -121,8 +127,9 @@ def run(export_dir: pathlib.Path, *, dataset: str | None = None,
     subject = subject_lib.Subject(
         export_dir, manifest, dataset or manifest["dataset"]["name"],
         split or manifest["dataset"]["split"], data_dir, batch_size,
-        progress.examples)
-    checks = _checks_of(manifest["kind"])
+        progress.examples, fresh, expect_top1)
+    checks = [c for c in _checks_of(manifest["kind"])
+              if c.function != accuracy.expected_top1 or expect_top1 is not None]
   if (dataset or split) and not quick:
     _look_up(subject)
   with _locked(export_dir):
@@ -326,12 +333,12 @@ def _final_card(export_dir: pathlib.Path, made: report.Report
   return report.from_problems(found, "sound")
 
 
-def _dataset(subject: subject_lib.Subject, evaluation: accuracy.Evaluation
+def _dataset(subject: subject_lib.Subject, evaluation: accuracy.Evaluated
              ) -> dict[str, object]:
   opened = subject.evaluation_set
   return {"name": opened.name, "version": opened.version,
           "split": opened.split, "num_examples": opened.num_examples,
-          "digest": evaluation.digest}
+          "digest": evaluation.predictions.data_digest()}
 
 
 @contextlib.contextmanager

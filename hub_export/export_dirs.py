@@ -108,6 +108,24 @@ def read_manifest(export_dir: pathlib.Path) -> dict[str, Any]:
         "export. Export the checkpoint again.") from e
 
 
+def companion(export_dir: pathlib.Path, manifest: Mapping[str, Any]
+              ) -> pathlib.Path | None:
+  """Returns the newest export of the other module of the same weights.
+
+  None if none lies in the same output directory.
+  """
+  name = manifest.get("companion")
+  if not name:
+    return None
+  model_dir = export_dir.parents[2] / name
+  for version in reversed(versions(model_dir)):
+    other = read_manifest(model_dir / str(version))
+    if (other["weights"]["backbone_sha256"]
+        == manifest["weights"]["backbone_sha256"]):
+      return model_dir / str(version)
+  return None
+
+
 def report_path(export_dir: pathlib.Path) -> pathlib.Path:
   """Returns where the report of one module's version lies."""
   return export_dir.with_name(export_dir.name + ".checks.json")

@@ -2,15 +2,15 @@
 
 import dataclasses
 import shutil
-import types
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from checks import accuracy
-from checks import evaluation_sets
+from checks import evaluation
+from checks import predictions
 from hub_export import errors
+from hub_export import export_dirs
 from tests import tiny_saved_model
 from tests import tiny_subject
 
@@ -34,100 +34,6 @@ def evaluated(exports, data_dir):
   subject = tiny_subject.of(
       exports / "tiny_digits_classification" / "1", data_dir)
   return subject, accuracy.run(subject)
-
-
-@dataclasses.dataclass
-class Numbers:
-  """A data set whose images are one pixel, the logits' index in the list."""
-  labels: list
-  names: list = None
-  num_examples: int = None
-  name: str = "numbers"
-  split: str = "test"
-
-  def __post_init__(self):
-    n = len(self.labels)
-    self.names = self.names or [f"{i}.png" for i in range(n)]
-    self.num_examples = n if self.num_examples is None else self.num_examples
-
-  def examples(self):
-    images = [tf.io.encode_png(np.full((1, 1, 3), i, np.uint8)).numpy()
-              for i in range(len(self.labels))]
-    return tf.data.Dataset.from_tensor_slices(
-        {"image": images, "label": np.array(self.labels, np.int64),
-         "file_name": self.names})
-
-
-def _predict(numbers, logits, batch_size=4):
-  """Returns the predictions of a model that looks up `logits`."""
-  batches = []
-
-  def look_up(images):
-    batches.append(int(images.shape[0]))
-    index = tf.cast(tf.round(images[:, 0, 0, 0]), tf.int32)
-    return {"export": tf.gather(tf.constant(logits, tf.float32), index)}
-
-  decode = lambda e: tf.cast(tf.io.decode_png(e, channels=3), tf.float32)
-  found = accuracy.predict(look_up, numbers, decode, 1, batch_size,
-                           lambda done, total: None)
-  return found["export"], batches
-
-
-class TestPredict:
-  # Six classes; the right one is at rank 1, 1, 2, 5, 6 and 1.
-  LOGITS = [[9, 1, 2, 3, 4, 5], [1, 9, 2, 3, 4, 5], [8, 9, 1, 2, 3, 4],
-            [5, 6, 7, 8, 9, 4], [1, 2, 3, 4, 5, 0], [0, 0, 0, 0, 0, 1]]
-  LABELS = [0, 1, 0, 0, 5, 5]
-
-  @pytest.mark.parametrize("batch_size", [1, 4, 6, 100])
-  def test_counts_by_hand(self, batch_size):
-    found, batches = _predict(Numbers(self.LABELS), self.LOGITS, batch_size)
-    assert (found.top1.correct, found.top1.total) == (3, 6)
-    assert (found.top5.correct, found.top5.total) == (5, 6)
-    assert set(batches) == {batch_size}  # The last one is filled up.
-
-  def test_a_single_class(self):
-    found, _ = _predict(Numbers([0, 0]), [[0.5], [-2.0]])
-    assert (found.top1.correct, found.top5.correct) == (2, 2)
-    assert found.margins.tolist() == [0, 0]
-
-  @pytest.mark.parametrize("changes, message", [
-      ({"num_examples": 7}, "6 examples of numbers/test were read; expected 7"),
-      ({"names": ["a", "b", "c", "d", "e", "a"]}, "1 file names of numbers/"),
-      ({}, None)])
-  def test_each_example_once(self, changes, message):
-    numbers = Numbers(self.LABELS, **changes)
-    found, _ = _predict(numbers, self.LOGITS)
-    subject = types.SimpleNamespace(
-        dataset="numbers", split="test", evaluation_set=numbers)
-    result = accuracy.counting(
-        subject, accuracy.Evaluation(found, None, "0" * 64))
-    assert result.status == ("failed" if message else "passed")
-    assert (message or "6 examples of numbers/test, each once") in (
-        result.message)
-
-  def test_no_example(self, monkeypatch):
-    numbers = Numbers(self.LABELS)
-    empty = numbers.examples().take(0)
-    monkeypatch.setattr(numbers, "examples", lambda: empty)
-    with pytest.raises(errors.HubExportError, match="no example of numbers"):
-      _predict(numbers, self.LOGITS)
-
-  @pytest.mark.parametrize("value", [np.nan, np.inf])
-  def test_logits_not_finite(self, value):
-    logits = np.array(self.LOGITS, np.float32)
-    logits[5, 2] = value
-    with pytest.raises(errors.HubExportError, match="not finite"):
-      _predict(Numbers(self.LABELS), logits)
-
-  def test_damaged_image(self, monkeypatch):
-    numbers = Numbers(self.LABELS)
-    whole = numbers.examples()
-    broken = whole.map(lambda e: e | {
-        "image": tf.strings.substr(e["image"], 0, 20)})
-    monkeypatch.setattr(numbers, "examples", lambda: broken)
-    with pytest.raises(errors.HubExportError, match="cannot be read"):
-      _predict(numbers, self.LOGITS)
 
 
 class TestClassifier:
@@ -167,17 +73,120 @@ class TestClassifier:
     assert result.status == "not_run"
     assert "reported accuracy is for optical_digits/test" in result.message
 
-  def test_digest_is_of_names_and_labels(self, evaluated):
+  @pytest.mark.parametrize("expect_top1, status", [
+      (0.09, "passed"), (-0.09, "passed"), (0.11, "failed"), (-0.11, "failed")])
+  def test_what_the_user_expects(self, evaluated, expect_top1, status):
     subject, evaluation = evaluated
-    pairs = [(e["file_name"].decode(), int(e["label"])) for e in
-             subject.evaluation_set.examples().as_numpy_iterator()]
-    assert evaluation.digest == evaluation_sets.digest(pairs)
+    top1 = evaluation.predictions.top1.to_dict()["value"]
+    other = dataclasses.replace(subject, expect_top1=top1 + expect_top1)
+    result = accuracy.expected_top1(other, evaluation)
+    assert result.status == status and "--expect_top1" in result.message or (
+        status == "passed")
 
-  def test_labels_in_another_order(self, tmp_path, data_dir):
-    export_dir = tiny_saved_model.write(
-        tmp_path, data_dir, fault="label_order")
-    with pytest.raises(errors.HubExportError, match="classes are not those"):
-      accuracy.run(tiny_subject.of(export_dir, data_dir))
+  @pytest.mark.parametrize("change, message", [
+      ({"num_examples": 361}, "360 examples of optical_digits/test were read; "
+       "expected 361"), ({"names": 2}, "1 file names of optical_digits/test"),
+      ({}, None)])
+  def test_each_example_once(self, evaluated, change, message):
+    subject, evaluation = evaluated
+    found = evaluation.predictions
+    if "names" in change:
+      found = dataclasses.replace(
+          found, file_names=(found.file_names[1], *found.file_names[1:]))
+    else:
+      subject = dataclasses.replace(subject)
+      subject.evaluation_set = dataclasses.replace(
+          subject.evaluation_set, **change)
+    result = accuracy.counting(subject, _evaluated(evaluation, found))
+    assert result.status == ("failed" if message else "passed")
+    assert (message or "360 examples of optical_digits/test, each once") in (
+        result.message)
+
+
+class TestEarlier:
+  """Other evaluations of the same weights beside this one."""
+
+  @pytest.fixture(name="beside")
+  def _beside(self, exports, evaluated, tmp_path):
+    """Two versions of one export, both evaluated; the second as it is told."""
+    del evaluated  # So that the first is.
+    model_dir = tmp_path / "local" / "tiny_digits_classification"
+    for version in ("1", "2"):
+      shutil.copytree(exports / model_dir.name / "1", model_dir / version)
+    shutil.copytree(exports / model_dir.name / "1.evaluations",
+                    model_dir / "1.evaluations")
+    subject = tiny_subject.of(model_dir / "1", tmp_path / "unused")
+    path = export_dirs.evaluation_path(
+        model_dir / "2", "optical_digits", "test", ".parquet")
+
+    def run(found, about):
+      predictions.write(found, path, about)
+      own, context = predictions.read(export_dirs.evaluation_path(
+          model_dir / "1", "optical_digits", "test", ".parquet"))
+      return accuracy.earlier(subject, accuracy.Evaluated(
+          evaluation.Evaluation(own, context, 0), None))
+
+    return (*predictions.read(export_dirs.evaluation_path(
+        model_dir / "1", "optical_digits", "test", ".parquet")), run)
+
+  def test_agrees(self, beside):
+    found, about, run = beside
+    result = run(found, about)
+    assert (result.status, result.figures) == ("passed", {"earlier": 1})
+
+  @pytest.mark.parametrize("close, same_runtime, status, words", [
+      (True, True, "failed", "on the same runtime"),
+      (True, False, "passed", "1 predictions differ from those of"),
+      (False, False, "failed", "differ plainly: digit_")])
+  def test_another_prediction(
+      self, beside, close, same_runtime, status, words):
+    found, about, run = beside
+    i = int(np.flatnonzero(found.hits[:, 0])[7])
+    top, margins = found.top.copy(), found.margins.copy()
+    top[i, :2] = top[i, 1::-1]
+    margins[i] = 1e-5 if close else 1.0
+    if not same_runtime:
+      about["runtime"] = about["runtime"] | {"device": "another"}
+    result = run(dataclasses.replace(found, top=top, margins=margins), about)
+    assert result.status == status and words in result.message
+    assert found.file_names[i] in result.message or same_runtime
+
+  @pytest.mark.parametrize("other", ["export", "data", "nothing"])
+  def test_of_anything_else_is_not_compared(self, beside, other):
+    found, about, run = beside
+    if other == "export":
+      about["exports_sha256"] = ["0" * 64]
+    elif other == "data":
+      found = found.rows(range(1, len(found)))
+    if other != "nothing":
+      result = run(dataclasses.replace(found, top=found.top[:, ::-1]), about)
+      assert result.figures == {"earlier": 0}
+      assert "no earlier evaluation" in result.message
+    else:
+      about["context"] = "whatever else is said"
+      assert run(found, about).figures == {"earlier": 1}
+
+  def test_a_damaged_file_is_passed_over(self, beside, monkeypatch):
+    found, about, run = beside
+    monkeypatch.setattr(predictions, "write", lambda rows, path, about: (
+        path.parent.mkdir(), path.write_bytes(b"damaged")))
+    assert run(found, about).figures == {"earlier": 0}
+
+  def test_the_same_export_evaluated_afresh(self, evaluated):
+    subject, done = evaluated
+    found = done.predictions
+    other = dataclasses.replace(found, top=np.roll(found.top, 1, axis=1))
+    again = dataclasses.replace(done.evaluation, earlier=other)
+    result = accuracy.earlier(
+        subject, dataclasses.replace(done, evaluation=again))
+    assert result.status == "failed"
+    assert "the evaluation before had" in result.message
+
+
+def _evaluated(evaluated, found):
+  """Returns an evaluation with other predictions."""
+  return dataclasses.replace(evaluated, evaluation=dataclasses.replace(
+      evaluated.evaluation, predictions=found))
 
 
 class TestFeatureExtractor:
@@ -225,4 +234,4 @@ class TestFeatureExtractor:
         "backbone_sha256"]
     path.write_text(path.read_text().replace(digest, "0" * 64))
     subject = self._subject(tmp_path / "local", data_dir)
-    assert subject.companion() is None
+    assert export_dirs.companion(subject.export_dir, subject.manifest) is None

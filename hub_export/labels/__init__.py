@@ -17,6 +17,8 @@ _MAX_BYTES = 16 << 20
 
 # Data sets with a file of synsets and names beside this module.
 _IMAGENET_LIKE = ("imagenet2012", "imagenet12k")
+# Data sets with ImageNet's classes, but images of only those in a file.
+_WITH_GAPS = ("imagenet_a", "imagenet_r")
 
 
 def known(dataset: str) -> bool:
@@ -82,6 +84,23 @@ def synsets(dataset: str) -> tuple[str, ...]:
     HubExportError: if the data set's classes are not known as synsets here.
   """
   return tuple(synset for synset, _ in _rows(dataset))
+
+
+@functools.cache
+def occurring_synsets(dataset: str) -> frozenset[str] | None:
+  """Returns those classes of a data set that it has images of, if not all.
+
+  ImageNet-A and ImageNet-R number their classes as ImageNet does, and have
+  images of 200 each.
+
+  Args:
+    dataset: A TFDS name such as "imagenet_a".
+  """
+  if dataset not in _WITH_GAPS:
+    return None
+  text = pathlib.Path(__file__).with_name(f"{dataset}.txt").read_text("utf-8")
+  return frozenset(line for line in text.splitlines()
+                   if not line.startswith("#"))
 
 
 @functools.cache

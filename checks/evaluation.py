@@ -1,0 +1,408 @@
+"""Evaluates an export on a split: every example exactly once, and resumable.
+
+What is known of an example is kept by the example's own digest, which covers
+its image, name and labels. So an evaluation that was killed goes on where it
+was, one that is finished is read back, and whatever changed is evaluated anew:
+no position in the data, size of it or date is relied on. Predictions are only
+used again for the same export, preprocessing code, runtime and batch size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_hub as hub
+
+from checks import evaluation_sets
+from checks import predictions as predictions_lib
+from checks import report
+from checks import subject as subject_lib
+from checks import trainability
+from hub_export import errors
+from hub_export import export_dirs
+from hub_export import preprocessing
+
+# A kill costs at most so many seconds of work.
+_PART_SECONDS = 20
+# Of examples whose best, or fifth best, logits are exactly equal: some are
+# chance in float32, more come from a network that is constant or saturated.
+_MOST_TIED = 0.001
+
+OnExamples = Callable[[int, int, int], None]  # Done, in all, correct so far.
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """A finished evaluation."""
+  predictions: predictions_lib.Predictions
+  context: Mapping[str, Any]  # What it is of; see `context`.
+  reused: int                 # Examples that were known from before.
+  earlier: predictions_lib.Predictions | None = None  # Of the same export and
+                              # runtime, finished before and not used.
+
+
+class Model:
+  """An export as it is evaluated: from images to logits.
+
+  Attributes:
+    export_dir: The directory of one version.
+    manifest: Its manifest.
+    classes: The names of the logits' classes.
+    batch_size: Images per step; others are filled up.
+    sha256: Over the export's files, and over those of the classifier whose
+      last layer a feature extractor is evaluated with.
+  """
+
+  def __init__(self, export_dir: pathlib.Path, batch_size: int = 64,
+               module: Any = None,
+               strategy: tf.distribute.Strategy | None = None):
+    """Loads it.
+
+    Args:
+      export_dir: The directory of one version.
+      batch_size: Images per step and device.
+      module: The export, if it is loaded already.
+      strategy: Where it runs; by default on one device.
+
+    Raises:
+      UnavailableError: if a feature extractor's classifier is not there.
+      HubExportError: if it is no export.
+    """
+    self.export_dir = export_dir
+    self.manifest = export_dirs.read_manifest(export_dir)
+    self.batch_size = batch_size
+    self.preprocessing = preprocessing.from_dict(self.manifest["preprocessing"])
+    self._strategy = strategy
+    directory = head_dir(export_dir, self.manifest)
+    self.classes = tuple(
+        (directory / export_dirs.LABELS).read_text("utf-8").splitlines())
+    self.sha256 = [export_dirs.digest(d)
+                   for d in dict.fromkeys((export_dir, directory))]
+    with strategy.scope() if strategy else contextlib.nullcontext():
+      module = module or hub.load(str(export_dir))
+    if directory == export_dir:
+      self._logits = module
+    else:
+      kernel, bias = subject_lib.head(hub.load(str(directory)))
+      self._logits = lambda images: tf.matmul(module(images), kernel) + bias
+
+  @property
+  def step_size(self) -> int:
+    """Images per step, on all devices of this process."""
+    return self.batch_size * (
+        self._strategy.num_replicas_in_sync // _workers(self._strategy)
+        if self._strategy else 1)
+
+  def logits(self, images: tf.Tensor) -> np.ndarray:
+    """Returns the logits of a step's images.
+
+    Args:
+      images: float32 [step_size, size, size, 3], RGB in [0, 1].
+
+    Returns:
+      float32 [step_size, classes].
+    """
+    if not self._strategy:
+      return self._logits(images).numpy()
+    parts = iter(tf.split(images, self.step_size // self.batch_size))
+    values = self._strategy.experimental_distribute_values_from_function(
+        lambda _: next(parts))
+    outputs = self._strategy.run(self._step, args=(values,))
+    return np.concatenate([
+        o.numpy() for o in self._strategy.experimental_local_results(outputs)])
+
+  @functools.cached_property
+  def _step(self) -> Callable[[tf.Tensor], tf.Tensor]:
+    return tf.function(self._logits)
+
+  def predict(self, images: np.ndarray | tf.Tensor, file_names: Sequence[str],
+              example_sha256: Sequence[bytes], labels: Sequence[Sequence[int]],
+              allowed: np.ndarray | None) -> predictions_lib.Predictions:
+    """Returns the predictions of up to `step_size` images, in their order.
+
+    Args:
+      images: float32 [n, size, size, 3], RGB in [0, 1].
+      file_names: Of the n examples.
+      example_sha256: Their predictions.example_digest.
+      labels: The right classes of each, in the model's numbers.
+      allowed: bool [classes], those that the data set has, if not all.
+
+    Raises:
+      HubExportError: if a logit is not finite.
+    """
+    n = len(file_names)
+    images = tf.pad(images, [[0, self.step_size - n], [0, 0], [0, 0], [0, 0]])
+    return predictions_lib.from_logits(
+        file_names, example_sha256, labels, self.logits(images)[:n], allowed)
+
+
+def head_dir(export_dir: pathlib.Path, manifest: Mapping[str, Any]
+             ) -> pathlib.Path:
+  """Returns the export whose last layer gives the logits: a classifier's own.
+
+  Raises:
+    UnavailableError: if a feature extractor's classifier is not there.
+  """
+  if manifest["kind"] == "classifier":
+    return export_dir
+  if not manifest["companion"]:
+    raise errors.UnavailableError(
+        "the checkpoint has no classifier head, so there is nothing to "
+        "measure accuracy with; such an extractor cannot be published yet. "
+        "Export a checkpoint that has a head.")
+  companion = export_dirs.companion(export_dir, manifest)
+  if companion is None:
+    raise errors.UnavailableError(
+        "the classifier of the same weights is not in "
+        f"{export_dir.parents[2]}; its last layer is needed to "
+        "evaluate features. Export it there, too.")
+  return companion
+
+
+def context(model: Model, evaluation_set: evaluation_sets.EvaluationSet,
+            class_map: evaluation_sets.ClassMap) -> dict[str, Any]:
+  """Returns all that predictions depend on but the examples, as JSON."""
+  mapped = hashlib.sha256(class_map.to_model.tobytes())
+  if class_map.allowed is not None:
+    mapped.update(class_map.allowed.tobytes())
+  code = hashlib.sha256()
+  for module in (preprocessing, predictions_lib):
+    code.update(pathlib.Path(module.__file__).read_bytes())
+  return {
+      "exports_sha256": model.sha256, "dataset": evaluation_set.name,
+      "split": evaluation_set.split, "classes_sha256": mapped.hexdigest(),
+      "code_sha256": code.hexdigest(), "batch_size": model.batch_size,
+      "runtime": runtime()}
+
+
+def runtime() -> dict[str, Any]:
+  """Returns what the last digits of the outputs depend on."""
+  gpus = tf.config.list_physical_devices("GPU")
+  device = (tf.config.experimental.get_device_details(gpus[0])
+            .get("device_name", "GPU") if gpus else report.processor())
+  return {"tensorflow": metadata.version("tensorflow"), "device": device,
+          "onednn": trainability.has_onednn()}
+
+
+def evaluate(model: Model, evaluation_set: evaluation_sets.EvaluationSet,
+             on_examples: OnExamples = lambda done, total, correct: None,
+             fresh: bool = False, shard: tuple[int, int] = (0, 1)
+             ) -> Evaluation:
+  """Evaluates on every example, or on a shard of them, and keeps the outcome.
+
+  It lies where export_dirs.evaluation_path says: `.parquet` when it is
+  finished, `.parts/` until then. When all shards have been evaluated, by
+  whomever, one more call without `shard` puts them together. Of two calls for
+  the same at once, one waits for the other.
+
+  Args:
+    model: The export.
+    evaluation_set: The examples.
+    on_examples: Called as it goes on.
+    fresh: Whether to use nothing that is known from before; not for a shard.
+    shard: Which part of how many.
+
+  Raises:
+    HubExportError: if the classes are not the model's, a logit is not finite,
+      too many are equal, or an example cannot be read. Whether there is each
+      example once, a check tells.
+  """
+  class_map = evaluation_set.class_map(model.manifest["dataset"]["name"],
+                                       model.classes)
+  about = context(model, evaluation_set, class_map)
+  path = export_dirs.evaluation_path(
+      model.export_dir, evaluation_set.name, evaluation_set.split, ".parquet")
+  with export_dirs.write_errors(path):
+    path.parent.mkdir(exist_ok=True)
+  with (export_dirs.lock(path.parent) if shard == (0, 1)
+        else contextlib.nullcontext()):
+    store = _Store(path, about)
+    known, finished = store.read(fresh)
+    run = _Run(model, evaluation_set, class_map, known, store, on_examples)
+    found = run.run(shard)
+    if shard == (0, 1):
+      store.finish(found)
+  return Evaluation(found, about, run.reused, finished if fresh else None)
+
+
+class _Run:
+  """One pass over the examples."""
+
+  def __init__(self, model: Model,
+               evaluation_set: evaluation_sets.EvaluationSet,
+               class_map: evaluation_sets.ClassMap,
+               known: predictions_lib.Predictions | None, store: "_Store",
+               on_examples: OnExamples):
+    self._model = model
+    self._set = evaluation_set
+    self._map = class_map
+    self._known = known
+    self._indices = {} if known is None else {
+        key: i for i, key in enumerate(known.keys())}
+    self._hits = None if known is None else known.hits[:, 0]
+    self._store = store
+    self._on_examples = on_examples
+    self._used = []       # Rows of `known`.
+    self._fresh = []      # (file name, digest, labels) of those to evaluate.
+    self._new = []        # Predictions, as they are made.
+    self._kept = 0        # How many of `_new` are in the store.
+    self._error = None
+
+  @property
+  def reused(self) -> int:
+    return len(self._used)
+
+  def run(self, shard: tuple[int, int]) -> predictions_lib.Predictions:
+    try:
+      self._evaluate(shard)
+    finally:
+      self._keep()  # Of a run that fails as well, also on Ctrl-C.
+    found = ([self._known.rows(self._used)] if self._used else []) + self._new
+    if not found and shard == (0, 1):
+      raise errors.HubExportError(
+          f"no example of {self._set.name}/{self._set.split} was read; "
+          f"expected {self._set.num_examples:,}. Prepare the data set again.")
+    found = predictions_lib.concatenate(found) if found else None
+    if found is not None:
+      _refuse_ties(found)
+    return found
+
+  def _evaluate(self, shard: tuple[int, int]) -> None:
+    prep, size = self._model.preprocessing, self._model.preprocessing.crop_px
+    total = -(-self._set.num_examples // shard[1])
+    dataset = tf.data.Dataset.from_generator(
+        lambda: self._unknown(shard), output_signature=(
+            tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)))
+    dataset = dataset.map(lambda image, i: (prep.apply(image), i),
+                          num_parallel_calls=tf.data.AUTOTUNE,
+                          deterministic=True)
+    dataset = dataset.batch(self._model.step_size).prefetch(2)
+    done, correct, clock = 0, 0, time.monotonic()
+    try:
+      for images, indices in dataset:
+        images = tf.ensure_shape(images, [None, size, size, 3])
+        rows = [self._fresh[i] for i in indices.numpy()]
+        names, keys, labels = zip(*rows)
+        found = self._model.predict(
+            images, names, keys,
+            [self._map.to_model[own] for own in labels], self._map.allowed)
+        self._new.append(found)
+        done += len(found)
+        correct += int(found.hits[:, 0].sum())
+        used = list(self._used)
+        self._on_examples(done + len(used), total,
+                          correct + int(self._hits[used].sum()
+                                        if used else 0))
+        if time.monotonic() - clock > _PART_SECONDS:
+          self._keep()
+          clock = time.monotonic()
+    except (tf.errors.OpError, ValueError) as e:
+      # What the generator met is only told of as an unknown error.
+      e = self._error or e
+      if not isinstance(e, (tf.errors.InvalidArgumentError,
+                            tf.errors.DataLossError)):
+        raise e
+      raise errors.HubExportError(
+          f"an example after the {done + self.reused:,} first of "
+          f"{self._set.name} cannot be read ({e.message}); expected an encoded "
+          "image. Prepare the data set again.") from e
+    self._on_examples(done + self.reused, total, correct + int(
+        self._hits[self._used].sum() if self._used else 0))
+
+  def _unknown(self, shard: tuple[int, int]) -> Iterator[tuple[bytes, int]]:
+    """Yields (image, index into `_fresh`) of what has to be evaluated."""
+    try:
+      for example in self._set.examples(shard).as_numpy_iterator():
+        name = example["file_name"].decode()
+        key = predictions_lib.example_digest(
+            name, example["labels"], example["image"])
+        if key in self._indices:
+          self._used.append(self._indices[key])
+        else:
+          self._fresh.append((name, key, example["labels"]))
+          yield example["image"], len(self._fresh) - 1
+    except Exception as e:
+      self._error = e
+      raise
+
+  def _keep(self) -> None:
+    if len(self._new) > self._kept:
+      self._store.add(predictions_lib.concatenate(self._new[self._kept:]))
+      self._kept = len(self._new)
+
+
+class _Store:
+  """The files of one evaluation."""
+
+  def __init__(self, path: pathlib.Path, about: Mapping[str, Any]):
+    self._path = path
+    self._parts = path.with_suffix(".parts")
+    self._about = json.loads(json.dumps(about))
+
+  def read(self, fresh: bool
+           ) -> tuple[predictions_lib.Predictions | None,
+                      predictions_lib.Predictions | None]:
+    """Returns what may be used again, and the finished evaluation, if any.
+
+    Parts of anything else, damaged ones and, for a fresh start, all are
+    removed.
+    """
+    finished = self._read(self._path)
+    found = [] if fresh or finished is None else [finished]
+    for part in sorted(self._parts.glob("*.parquet")):
+      rows = None if fresh else self._read(part)
+      if rows is None:
+        part.unlink(missing_ok=True)
+      else:
+        found.append(rows)
+    return predictions_lib.concatenate(found) if found else None, finished
+
+  def add(self, rows: predictions_lib.Predictions) -> None:
+    """Keeps a part."""
+    predictions_lib.write(
+        rows, self._parts / f"{uuid.uuid4().hex}.parquet", self._about)
+
+  def finish(self, rows: predictions_lib.Predictions) -> None:
+    """Keeps all; the parts are not needed any more."""
+    predictions_lib.write(rows, self._path, self._about)
+    shutil.rmtree(self._parts, ignore_errors=True)
+
+  def _read(self, path: pathlib.Path) -> predictions_lib.Predictions | None:
+    try:
+      rows, about = predictions_lib.read(path)
+    except (FileNotFoundError, errors.ChecksError):
+      return None
+    return rows if about == self._about else None
+
+
+def _refuse_ties(found: predictions_lib.Predictions) -> None:
+  """Raises HubExportError if classes are as likely as each other too often."""
+  if found.top.shape[1] < 2:
+    return
+  tied = np.flatnonzero(found.margins == 0)
+  if len(tied) > max(1, _MOST_TIED * len(found)):
+    names = ", ".join(found.file_names[i] for i in tied[:3])
+    raise errors.HubExportError(
+        f"of {len(tied):,} examples, such as {names}, the two highest logits "
+        "are equal, so that there is no top-1; expected that of at most 1 in "
+        "1,000. The network is constant or saturated.")
+
+
+def _workers(strategy: tf.distribute.Strategy) -> int:
+  resolver = strategy.cluster_resolver
+  if resolver is None or not resolver.cluster_spec():
+    return 1
+  return max(1, len(resolver.cluster_spec().as_dict().get("worker", ())))

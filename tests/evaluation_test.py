@@ -1,0 +1,291 @@
+"""Tests of the evaluation: exact, resumable, and nothing stale used again."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from checks import evaluation
+from checks import predictions
+from hub_export import errors
+from hub_export import export_dirs
+
+
+@dataclasses.dataclass
+class Numbers:
+  """A data set whose images are one pixel, the logits' index in the list."""
+  labels: list
+  names: list = None
+  num_examples: int = None
+  images: list = None
+  classes: int = 6
+  name: str = "numbers"
+  split: str = "test"
+
+  def __post_init__(self):
+    n = len(self.labels)
+    self.names = self.names or [f"{i}.png" for i in range(n)]
+    self.num_examples = n if self.num_examples is None else self.num_examples
+    self.images = self.images or [
+        tf.io.encode_png(np.full((1, 1, 3), i, np.uint8)).numpy()
+        for i in range(n)]
+
+  def examples(self, shard=(0, 1)):
+    def rows():
+      for i in range(shard[0], len(self.labels), shard[1]):
+        yield {"image": self.images[i], "file_name": self.names[i],
+               "labels": np.array(self.labels[i], np.int64).reshape(-1)}
+    return tf.data.Dataset.from_generator(rows, output_signature={
+        "image": tf.TensorSpec([], tf.string),
+        "labels": tf.TensorSpec([None], tf.int64),
+        "file_name": tf.TensorSpec([], tf.string)})
+
+  def class_map(self, dataset, classes):
+    assert (dataset, len(classes)) == ("numbers", self.classes)
+    return types.SimpleNamespace(
+        to_model=np.arange(self.classes, dtype=np.int32), allowed=None)
+
+
+class LookUp(evaluation.Model):
+  """A model that looks the logits up."""
+
+  def __init__(self, directory, logits, batch_size=4, sha256="0" * 64):
+    # pylint: disable=super-init-not-called
+    self.table = np.array(logits, np.float32)
+    directory.mkdir(exist_ok=True)
+    self.export_dir = directory / "1"
+    self.manifest = {"dataset": {"name": "numbers"}}
+    self.classes = ("class",) * self.table.shape[1]
+    self.batch_size = batch_size
+    self.sha256 = [sha256]
+    self.preprocessing = types.SimpleNamespace(
+        crop_px=1, apply=lambda e: tf.cast(
+            tf.io.decode_png(e, channels=3), tf.float32))
+    self.seen = []  # Images of every step.
+    self._strategy = None
+
+  def logits(self, images):
+    self.seen.append(len(images))
+    return self.table[np.round(images[:, 0, 0, 0]).astype(int)]
+
+
+# Six classes; the right one is at rank 1, 1, 2, 5, 6 and 1.
+LOGITS = [[9, 1, 2, 3, 4, 5], [1, 9, 2, 3, 4, 5], [8, 9, 1, 2, 3, 4],
+          [5, 6, 7, 8, 9, 4], [1, 2, 3, 4, 5, 0], [0, 0, 0, 0, 0, 1]]
+LABELS = [0, 1, 0, 0, 5, 5]
+
+
+def _path(tmp_path):
+  return export_dirs.evaluation_path(
+      tmp_path / "1", "numbers", "test", ".parquet")
+
+
+class TestCounting:
+
+  @pytest.mark.parametrize("batch_size", [1, 4, 6, 100])
+  def test_by_hand(self, tmp_path, batch_size):
+    model = LookUp(tmp_path, LOGITS, batch_size)
+    found = evaluation.evaluate(model, Numbers(LABELS)).predictions
+    assert (found.top1.correct, found.top1.total) == (3, 6)
+    assert (found.top5.correct, found.top5.total) == (5, 6)
+    assert set(model.seen) == {batch_size}  # The last one is filled up.
+    assert found.file_names == tuple(f"{i}.png" for i in range(6))
+    assert found.labels[:, 0].tolist() == LABELS
+
+  def test_a_single_class(self, tmp_path):
+    numbers = Numbers([0, 0], classes=1)
+    found = evaluation.evaluate(
+        LookUp(tmp_path, [[0.5], [-2.0]]), numbers).predictions
+    assert (found.top1.correct, found.top5.correct) == (2, 2)
+    assert found.margins.tolist() == [0, 0]
+
+  def test_several_and_no_right_classes(self, tmp_path):
+    numbers = Numbers([[1, 0], [], [0, 3], [4], [], [5]])
+    found = evaluation.evaluate(LookUp(tmp_path, LOGITS), numbers).predictions
+    # 0 by its second label, 3 and 5 by their only one; 2 is wrong.
+    assert (found.top1.correct, found.top1.total) == (3, 4)
+
+  def test_tells_how_far_it_is(self, tmp_path):
+    told = []
+    evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS),
+                        lambda *figures: told.append(figures))
+    assert told == [(4, 6, 2), (6, 6, 3), (6, 6, 3)]
+
+  def test_an_example_that_comes_twice_is_there_twice(self, tmp_path):
+    numbers = Numbers([0, 1], names=["a", "a"])
+    found = evaluation.evaluate(LookUp(tmp_path, LOGITS), numbers).predictions
+    assert found.file_names == ("a", "a")
+
+
+class TestRefused:
+
+  def test_no_example(self, tmp_path):
+    with pytest.raises(errors.HubExportError, match="no example of numbers"):
+      evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers([]))
+
+  @pytest.mark.parametrize("value", [np.nan, np.inf])
+  def test_logits_not_finite(self, tmp_path, value):
+    logits = np.array(LOGITS, np.float32)
+    logits[5, 2] = value
+    with pytest.raises(errors.HubExportError, match="5.png are not finite"):
+      evaluation.evaluate(LookUp(tmp_path, logits), Numbers(LABELS))
+
+  def test_a_constant_network(self, tmp_path):
+    with pytest.raises(errors.HubExportError, match="6 examples.*are equal"):
+      evaluation.evaluate(LookUp(tmp_path, np.ones((6, 6))), Numbers(LABELS))
+    assert not _path(tmp_path).exists()
+
+  def test_one_tie_may_be_chance(self, tmp_path):
+    logits = np.array(LOGITS)
+    logits[5, :2] = 1  # As class 5, which is right but not the first.
+    found = evaluation.evaluate(LookUp(tmp_path, logits), Numbers(LABELS))
+    assert found.predictions.top[5, 0] == 0
+
+  def test_damaged_image(self, tmp_path):
+    numbers = Numbers(LABELS)
+    numbers.images[5] = numbers.images[5][:20]
+    with pytest.raises(errors.HubExportError, match="cannot be read"):
+      evaluation.evaluate(LookUp(tmp_path, LOGITS), numbers)
+
+  def test_data_that_cannot_be_read(self, tmp_path, monkeypatch):
+    numbers = Numbers(LABELS)
+    def rows():
+      yield {"image": numbers.images[0], "file_name": "0.png", "labels": [0]}
+      raise tf.errors.DataLossError(None, None, "corrupted record")
+    monkeypatch.setattr(numbers, "examples", lambda shard: types.
+                        SimpleNamespace(as_numpy_iterator=lambda: (
+                            e | {"file_name": e["file_name"].encode()}
+                            for e in rows())))
+    with pytest.raises(errors.HubExportError, match="corrupted record"):
+      evaluation.evaluate(LookUp(tmp_path, LOGITS), numbers)
+
+  def test_a_bug_is_not_taken_for_bad_data(self, tmp_path, monkeypatch):
+    model = LookUp(tmp_path, LOGITS)
+    def broken(images):
+      raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+    monkeypatch.setattr(model, "logits", broken)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+      evaluation.evaluate(model, Numbers(LABELS))
+
+
+class _Interrupted(Exception):
+  pass
+
+
+def _interrupt(tmp_path, **model):
+  """Leaves an evaluation after its first step of four examples."""
+  def stop(*_):
+    raise _Interrupted
+  with pytest.raises(_Interrupted):
+    evaluation.evaluate(LookUp(tmp_path, LOGITS, **model), Numbers(LABELS),
+                        stop)
+
+
+class TestResumed:
+
+  def test_goes_on_where_it_was(self, tmp_path):
+    whole = evaluation.evaluate(
+        LookUp(tmp_path / "whole", LOGITS), Numbers(LABELS)).predictions
+    _interrupt(tmp_path)
+    assert not _path(tmp_path).exists()
+    model = LookUp(tmp_path, LOGITS)
+    found = evaluation.evaluate(model, Numbers(LABELS))
+    assert (found.reused, model.seen) == (4, [4])
+    for field in dataclasses.fields(predictions.Predictions):
+      np.testing.assert_array_equal(getattr(found.predictions, field.name),
+                                    getattr(whole, field.name))
+    assert list(_path(tmp_path).parent.iterdir()) == [_path(tmp_path)]
+
+  def test_parts_are_kept_as_it_goes_on(self, tmp_path, monkeypatch):
+    """A kill leaves no time to write anything."""
+    monkeypatch.setattr(evaluation, "_PART_SECONDS", -1)
+    parts = []
+    evaluation.evaluate(
+        LookUp(tmp_path, LOGITS, 2), Numbers(LABELS),
+        lambda *_: parts.append(len(list(
+            _path(tmp_path).with_suffix(".parts").glob("*.parquet")))))
+    assert parts == [0, 1, 2, 3]
+
+  def test_finished_is_read_back(self, tmp_path):
+    first = evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS))
+    model = LookUp(tmp_path, LOGITS)
+    told = []
+    again = evaluation.evaluate(model, Numbers(LABELS),
+                                lambda *figures: told.append(figures))
+    assert (again.reused, model.seen, told) == (6, [], [(6, 6, 3)])
+    assert again.predictions.digest() == first.predictions.digest()
+    assert again.earlier is None
+
+  def test_fresh_uses_nothing_and_gives_the_earlier(self, tmp_path):
+    first = evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS))
+    model = LookUp(tmp_path, np.roll(LOGITS, 1, axis=1))
+    again = evaluation.evaluate(model, Numbers(LABELS), fresh=True)
+    assert (again.reused, sum(model.seen)) == (0, 8)
+    assert again.predictions.digest() != first.predictions.digest()
+    assert again.earlier.digest() == first.predictions.digest()
+
+  @pytest.mark.parametrize("change", [
+      "image", "name", "label", "added", "removed"])
+  def test_what_changed_in_the_data_is_evaluated_anew(self, tmp_path, change):
+    evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS))
+    numbers = Numbers(LABELS)
+    if change == "image":
+      numbers.images[1] = numbers.images[0]
+    elif change == "name":
+      numbers.names[1] = "other.png"
+    elif change == "label":
+      numbers.labels = [0, 2, *LABELS[2:]]
+    elif change == "added":
+      numbers = Numbers([*LABELS, 3])
+      numbers.images[6] = numbers.images[3]
+    else:
+      numbers = Numbers(LABELS[:5])
+    model = LookUp(tmp_path, LOGITS)
+    found = evaluation.evaluate(model, numbers)
+    assert found.reused == (6 if change == "added" else 5)
+    assert len(model.seen) == (0 if change == "removed" else 1)
+    anew = evaluation.evaluate(LookUp(tmp_path / "anew", LOGITS), numbers)
+    assert found.predictions.digest() == anew.predictions.digest()
+    assert found.predictions.data_digest() == anew.predictions.data_digest()
+
+  @pytest.mark.parametrize("other", [
+      {"sha256": "1" * 64}, {"batch_size": 3}, {"runtime": 1}, {"code": 1}])
+  def test_of_anything_else_nothing_is_used(self, tmp_path, monkeypatch, other):
+    evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS))
+    if "runtime" in other:
+      monkeypatch.setattr(evaluation, "runtime", lambda: {"device": "other"})
+    elif "code" in other:
+      source = tmp_path / "preprocessing.py"
+      source.write_text("other")
+      monkeypatch.setattr(evaluation.preprocessing, "__file__", str(source))
+    changed = {} if {"runtime", "code"} & set(other) else other
+    model = LookUp(tmp_path, LOGITS, **changed)
+    assert evaluation.evaluate(model, Numbers(LABELS)).reused == 0
+    assert model.seen
+
+  @pytest.mark.parametrize("damage", ["cut", "foreign"])
+  def test_damaged_parts_are_removed(self, tmp_path, damage):
+    _interrupt(tmp_path)
+    part, = _path(tmp_path).with_suffix(".parts").iterdir()
+    if damage == "cut":
+      part.write_bytes(part.read_bytes()[:100])
+    else:
+      part.write_bytes(b"no Parquet at all")
+    found = evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers(LABELS))
+    assert found.reused == 0 and found.predictions.top1.correct == 3
+
+  def test_shards_come_together(self, tmp_path):
+    for i in range(3):
+      model = LookUp(tmp_path, LOGITS)
+      evaluation.evaluate(model, Numbers(LABELS), shard=(i, 3))
+      assert model.seen == [4]
+    model = LookUp(tmp_path, LOGITS)
+    found = evaluation.evaluate(model, Numbers(LABELS))
+    assert (found.reused, model.seen) == (6, [])
+    assert found.predictions.top1.correct == 3
+
+  def test_a_shard_without_examples(self, tmp_path):
+    evaluation.evaluate(LookUp(tmp_path, LOGITS), Numbers([0]), shard=(1, 2))
+    assert not _path(tmp_path).exists()
