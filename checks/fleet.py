@@ -19,11 +19,12 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.options import pipeline_options
@@ -32,14 +33,16 @@ from apache_beam.runners.portability import fn_api_runner
 from apache_beam.utils import shared
 import tensorflow as tf
 
+from checks import accuracy
+from checks import evaluation
 from checks import evaluation_sets
 from checks import predictions as predictions_lib
-from checks import report
 from hub_export import errors
 from hub_export import export_dirs
 
 # Loaded exports that a worker process keeps.
 _MOST_MODELS = 2
+_SUFFIX = ".parquet"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +56,20 @@ class Job:
   summary: str           # Path or address of the summary, a JSON list.
 
 
+class Split(NamedTuple):
+  """What of an evaluation set goes between machines."""
+  name: str
+  split: str
+  num_examples: int
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
   """What came of one shard of one export."""
   shard: int
   predictions: predictions_lib.Predictions | None = None  # None: no examples.
   context: Mapping[str, Any] | None = None  # What the predictions are of.
-  num_examples: int = 0      # Of the whole split.
+  split: Split | None = None
   seconds: float = 0.0       # Wall clock, loading included.
   error: str | None = None   # What would fail again.
 
@@ -187,6 +197,8 @@ def finish(element: tuple[str, Iterable[Outcome]], job: Job) -> dict[str, Any]:
     made = pathlib.Path(scratch, "made")
     predictions_lib.write(found, made, context)
     _put(path, made.read_bytes())
+  # What shards had kept for being interrupted.
+  shutil.rmtree(path.removesuffix(_SUFFIX) + ".parts", ignore_errors=True)
   return record | {
       "path": path, "dataset": context["dataset"], "split": context["split"],
       "num_examples": len(found), "digest": found.digest(),
@@ -219,14 +231,15 @@ def _whole(outcomes: Mapping[int, Outcome], num_shards: int
     raise errors.HubExportError(
         "the export or its data set was changed while it was evaluated; "
         "expected all workers to see the same. Evaluate again.")
-  found = predictions_lib.concatenate(
-      [o.predictions for o in ordered if o.predictions is not None])
-  n, unlike = len(found), len(set(found.file_names))
-  expected = ordered[0].num_examples
-  if (n, unlike) != (expected, expected):
+  parts = [o.predictions for o in ordered if o.predictions is not None]
+  if not parts:
     raise errors.HubExportError(
-        f"{n:,} examples with {unlike:,} file names were read; expected "
-        f"{expected:,}, each once. Prepare the data set again.")
+        "no example was read; expected some. Prepare the data set again.")
+  found = predictions_lib.concatenate(parts)
+  problems = accuracy.counting_problems(found, ordered[0].split)
+  if problems:
+    raise errors.HubExportError("; ".join(problems))
+  evaluation.refuse_ties(found)
   return found, context | {"runtime": _merged(runtimes)}
 
 
@@ -241,6 +254,16 @@ def _merged(runtimes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   return merged
 
 
+def _evaluate_shard(model: evaluation.Model, shard: int, job: Job) -> Outcome:
+  own = model.manifest["dataset"]
+  opened = evaluation_sets.open(
+      job.dataset or own["name"], job.split or own["split"],
+      pathlib.Path(job.data_dir) if job.data_dir else None)
+  done = evaluation.evaluate(model, opened, shard=(shard, job.num_shards))
+  return Outcome(shard, done.predictions, done.context,
+                 Split(opened.name, opened.split, opened.num_examples))
+
+
 class _Models:
   """The exports that a worker process has loaded, the last few of them."""
 
@@ -248,7 +271,7 @@ class _Models:
     self._lock = threading.Lock()
     self._loaded = collections.OrderedDict()
 
-  def get(self, export: str, batch_size: int) -> "_Model":
+  def get(self, export: str, batch_size: int) -> evaluation.Model:
     # Held while it loads: other threads would want the same one.
     with self._lock:
       if export not in self._loaded:
@@ -259,18 +282,19 @@ class _Models:
       return self._loaded[export]
 
 
-def _load(export: str, batch_size: int) -> "_Model":
+def _load(export: str, batch_size: int) -> evaluation.Model:
   if "://" not in export:
-    return _Model(pathlib.Path(export), batch_size)
+    return evaluation.Model(pathlib.Path(export), batch_size)
   root, publisher, name, version = export.rstrip("/").rsplit("/", 3)
   copies = tempfile.TemporaryDirectory()
   fetched = pathlib.Path(copies.name, publisher, name, version)
   _fetch(export, fetched)
-  companion = export_dirs.read_manifest(fetched)["companion"]
-  if companion and tf.io.gfile.isdir(f"{root}/{companion}"):
-    _fetch(f"{root}/{companion}", pathlib.Path(copies.name, companion))
-  model = _Model(fetched, batch_size)
-  model.copies = copies  # Go when the model goes.
+  manifest = export_dirs.read_manifest(fetched)
+  companion = f"{root}/{manifest['companion']}"
+  if manifest["kind"] != "classifier" and tf.io.gfile.isdir(companion):
+    _fetch(companion, pathlib.Path(copies.name, manifest["companion"]))
+  model = evaluation.Model(fetched, batch_size)
+  model.copies = copies  # They go when it goes.
   return model
 
 
@@ -302,7 +326,7 @@ def _evaluation_path(export: str, dataset: str, split: str) -> str:
   """As export_dirs.evaluation_path, also for an address."""
   parent, _, version = export.rstrip("/").rpartition("/")
   return f"{parent}/" + export_dirs.evaluation_path(
-      pathlib.Path(version), dataset, split, ".parquet").as_posix()
+      pathlib.Path(version), dataset, split, _SUFFIX).as_posix()
 
 
 def _runner(name: str) -> runner_lib.PipelineRunner:
@@ -333,69 +357,3 @@ def _options(arguments: Sequence[str]) -> pipeline_options.PipelineOptions:
         "pipeline options of the installed version")
   return options
 
-
-# To be replaced by checks/evaluation.py.
-import numpy as np
-import tensorflow_hub as hub
-
-from checks import subject as subject_lib
-from hub_export import preprocessing
-
-
-class _Model:
-
-  def __init__(self, export_dir: pathlib.Path, batch_size: int):
-    self.manifest = export_dirs.read_manifest(export_dir)
-    self.batch_size = batch_size
-    self.preprocessing = preprocessing.from_dict(self.manifest["preprocessing"])
-    self.sha256 = export_dirs.digest(export_dir)
-    self._logits = hub.load(str(export_dir))
-    if self.manifest["kind"] != "classifier":
-      subject = subject_lib.Subject(
-          export_dir, self.manifest, "", "", None, batch_size)
-      kernel, bias = subject_lib.head(hub.load(str(subject.companion())))
-      module = self._logits
-      self._logits = lambda images: tf.matmul(module(images), kernel) + bias
-
-  def predict(self, images, file_names, example_sha256, labels, allowed):
-    n = len(file_names)
-    images = tf.pad(
-        images, [[0, self.batch_size - n], [0, 0], [0, 0], [0, 0]])
-    logits = self._logits(images).numpy()[:n]
-    return predictions_lib.from_logits(
-        file_names, example_sha256, labels, logits, allowed)
-
-
-def _evaluate(model, evaluation_set, shard):
-  """Returns the predictions of a shard, or None of an empty one, and what
-  they are of."""
-  dataset = evaluation_set.examples().shard(shard[1], shard[0])
-  dataset = dataset.map(lambda e: e | {
-      "pixels": model.preprocessing.apply(e["image"])})
-  found = []
-  try:
-    for batch in dataset.batch(model.batch_size).as_numpy_iterator():
-      names = [name.decode() for name in batch["file_name"]]
-      labels = [[int(label)] for label in batch["label"]]
-      keys = [predictions_lib.example_digest(*row)
-              for row in zip(names, labels, batch["image"])]
-      found.append(model.predict(batch["pixels"], names, keys, labels, None))
-  except tf.errors.InvalidArgumentError as e:
-    raise errors.HubExportError(
-        f"an example of {evaluation_set.name} cannot be read ({e.message}); "
-        "expected an encoded image. Prepare the data set again.") from e
-  return predictions_lib.concatenate(found) if found else None, {
-      "export_sha256": model.sha256, "dataset": evaluation_set.name,
-      "split": evaluation_set.split,
-      "dataset_version": evaluation_set.version,
-      "preprocessing": model.preprocessing.to_dict(),
-      "runtime": report.environment(True), "batch_size": model.batch_size}
-
-
-def _evaluate_shard(model: _Model, shard: int, job: Job) -> Outcome:
-  own = model.manifest["dataset"]
-  evaluation_set = evaluation_sets.open(
-      job.dataset or own["name"], job.split or own["split"],
-      pathlib.Path(job.data_dir) if job.data_dir else None)
-  found, context = _evaluate(model, evaluation_set, (shard, job.num_shards))
-  return Outcome(shard, found, context, evaluation_set.num_examples)

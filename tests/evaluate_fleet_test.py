@@ -135,6 +135,37 @@ class TestRun:
     for export in exports:
       assert _rows(_evaluation(export)) == expected
 
+  def test_a_single_process_takes_it_over(self, exports, job, data_dir):
+    opened = fleet.evaluation_sets.open("optical_digits", "test", data_dir)
+    records = fleet.run(exports, job)
+    for export, record in zip(exports, records):
+      model = fleet.evaluation.Model(pathlib.Path(export), job.batch_size)
+      done = fleet.evaluation.evaluate(model, opened)
+      assert done.reused == 360
+      assert done.predictions.digest() == record["digest"]
+      again = fleet.evaluation.evaluate(model, opened, fresh=True)
+      assert again.reused == 0
+      assert again.predictions.digest() == record["digest"]
+      assert again.predictions.data_digest() == record["data_digest"]
+      assert again.predictions.top1.to_dict() == record["top1"]
+
+  def test_what_an_interrupted_run_had_done_is_used(
+      self, exports, job, data_dir, monkeypatch, expected):
+    opened = fleet.evaluation_sets.open("optical_digits", "test", data_dir)
+    model = fleet.evaluation.Model(pathlib.Path(exports[0]), job.batch_size)
+    fleet.evaluation.evaluate(model, opened, shard=(1, 5))
+    predicted = []
+
+    def predict(self, images, names, *rest, _predict=type(model).predict):
+      predicted.extend(names)
+      return _predict(self, images, names, *rest)
+
+    monkeypatch.setattr(fleet.evaluation.Model, "predict", predict)
+    record, = fleet.run(exports[:1], job)
+    assert len(predicted) == len(set(predicted)) == 360 - 72
+    assert _rows(record["path"]) == expected
+    assert _left(exports[0]) == [_STEM]
+
   def test_an_export_is_loaded_once(self, exports, job, monkeypatch):
     loads = collections.Counter()
 
@@ -188,7 +219,7 @@ class TestFaults:
     assert good["error"] is None
     assert "3 of 3 shards failed, first: the logits of " in failed["error"]
     assert "path" not in failed
-    assert not _left(bad)
+    assert not _evaluation(bad).exists()
 
   def test_an_image_that_cannot_be_read(self, exports, job, monkeypatch):
     earlier = _evaluation(exports[0])
@@ -199,7 +230,6 @@ class TestFaults:
     record, = fleet.run(exports[:1], job)
     assert "cannot be read" in record["error"]
     assert earlier.read_bytes() == b"of an earlier evaluation"
-    assert _left(exports[0]) == [_STEM]
 
   def test_anything_else_is_raised(self, exports, job, monkeypatch):
     def evaluate(model, shard, of):
@@ -209,7 +239,7 @@ class TestFaults:
     pathlib.Path(job.summary).write_text("[]")
     with pytest.raises(Exception, match="the machine is gone"):
       fleet.run(exports[:1], job)
-    assert not _left(exports[0])
+    assert not _evaluation(exports[0]).exists()
     # That of an earlier run could be taken for this one's.
     assert not os.path.exists(job.summary)
 
@@ -227,14 +257,12 @@ def _change(monkeypatch, function):
   kind = fleet.evaluation_sets.EvaluationSet
   examples = kind.examples
   monkeypatch.setattr(kind, "examples",
-                      lambda self: examples(self).map(function))
+                      lambda self, shard: examples(self, shard).map(function))
 
 
 def _first_examples(monkeypatch, n):
   """Makes the split one of its first examples; returns their names."""
-  kind = fleet.evaluation_sets.EvaluationSet
-  examples, opened = kind.examples, fleet.evaluation_sets.open
-  monkeypatch.setattr(kind, "examples", lambda self: examples(self).take(n))
+  opened = fleet.evaluation_sets.open
   monkeypatch.setattr(
       fleet.evaluation_sets, "open",
       lambda *args: dataclasses.replace(opened(*args), num_examples=n))
@@ -259,7 +287,7 @@ class TestFinish:
 
   def _outcome(self, shard, names, expected=4, **context):
     return fleet.Outcome(shard, _predictions(names), self.CONTEXT | context,
-                         expected, 1.5)
+                         fleet.Split("pets", "test", expected), 1.5)
 
   def test_counts_by_hand(self, tmp_path, job):
     # Of three classes the first is right, the logits go through them in turn.
@@ -281,9 +309,9 @@ class TestFinish:
     assert once["num_examples"] == 4
 
   @pytest.mark.parametrize("second, message", [
-      (["c"], "3 examples with 3 file names were read; expected 4"),
-      (["c", "d", "e"], "5 examples with 5 file names were read; expected 4"),
-      (["c", "a"], "4 examples with 3 file names were read; expected 4")])
+      (["c"], "3 examples of pets/test were read; expected 4"),
+      (["c", "d", "e"], "5 examples of pets/test were read; expected 4"),
+      (["c", "a"], "1 file names of pets/test come more than once")])
   def test_each_example_once(self, tmp_path, job, second, message):
     record = self._finish(tmp_path, job, [
         self._outcome(0, ["a", "b"]), self._outcome(1, second)])
