@@ -277,9 +277,20 @@ class _Models:
       if export not in self._loaded:
         while len(self._loaded) >= _MOST_MODELS:
           self._loaded.popitem(last=False)
-        self._loaded[export] = _load(export, batch_size)
+        self._loaded[export] = _loaded(export, batch_size)
       self._loaded.move_to_end(export)
       return self._loaded[export]
+
+
+def _loaded(export: str, batch_size: int) -> evaluation.Model:
+  """As `_load`, but a damaged export is a HubExportError."""
+  try:
+    return _load(export, batch_size)
+  except (ValueError, KeyError, TypeError, tf.errors.DataLossError,
+          tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as e:
+    raise errors.HubExportError(
+        f"{export} cannot be loaded ({e}); expected an export of this version "
+        "of the programs. Export the checkpoint again.") from e
 
 
 def _load(export: str, batch_size: int) -> evaluation.Model:

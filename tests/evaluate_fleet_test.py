@@ -219,6 +219,16 @@ class TestFaults:
     assert "path" not in failed
     assert not _evaluation(bad).exists()
 
+  def test_an_export_that_cannot_be_loaded(self, exports, job, tmp_path):
+    bad = tmp_path / "bad" / "local" / "tiny" / "1"
+    shutil.copytree(exports[0], bad)
+    path = bad / "assets.extra" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["preprocessing"]["crop_px"]
+    path.write_text(json.dumps(manifest))
+    record, = fleet.run([str(bad)], job)
+    assert f"{bad} cannot be loaded" in record["error"]
+
   def test_an_image_that_cannot_be_read(self, exports, job, monkeypatch):
     earlier = _evaluation(exports[0])
     earlier.parent.mkdir()
