@@ -282,7 +282,7 @@ class _Run:
           f"expected {self._set.num_examples:,}. Prepare the data set again.")
     found = predictions_lib.concatenate(found) if found else None
     if found is not None:
-      _refuse_ties(found)
+      refuse_ties(found)
     return found
 
   def _evaluate(self, shard: tuple[int, int]) -> None:
@@ -394,7 +394,7 @@ class _Store:
     return rows if about == self._about else None
 
 
-def _refuse_ties(found: predictions_lib.Predictions) -> None:
+def refuse_ties(found: predictions_lib.Predictions) -> None:
   """Raises HubExportError if classes are as likely as each other too often."""
   if found.top.shape[1] < 2:
     return
