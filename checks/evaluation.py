@@ -37,8 +37,8 @@ from hub_export import preprocessing
 
 # A kill costs at most so many seconds of work.
 _PART_SECONDS = 20
-# Of examples whose best, or fifth best, logits are exactly equal: some are
-# chance in float32, more come from a network that is constant or saturated.
+# Of examples whose two best logits are exactly equal: some are chance in
+# float32, more come from a network that is constant or saturated.
 _MOST_TIED = 0.001
 
 OnExamples = Callable[[int, int, int], None]  # Done, in all, correct so far.
@@ -244,7 +244,7 @@ def evaluate(model: Model, evaluation_set: evaluation_sets.EvaluationSet,
 
 
 class _Run:
-  """One pass over the examples."""
+  """One pass over the examples; they are read in a thread of tf.data's."""
 
   def __init__(self, model: Model,
                evaluation_set: evaluation_sets.EvaluationSet,
@@ -257,10 +257,11 @@ class _Run:
     self._known = known
     self._indices = {} if known is None else {
         key: i for i, key in enumerate(known.keys())}
-    self._hits = None if known is None else known.hits[:, 0]
+    self._hits = [] if known is None else known.hits[:, 0].tolist()
     self._store = store
     self._on_examples = on_examples
     self._used = []       # Rows of `known`.
+    self._correct = 0     # How many are predicted rightly, so far.
     self._fresh = []      # (file name, digest, labels) of those to evaluate.
     self._new = []        # Predictions, as they are made.
     self._kept = 0        # How many of `_new` are in the store.
@@ -295,7 +296,7 @@ class _Run:
                           num_parallel_calls=tf.data.AUTOTUNE,
                           deterministic=True)
     dataset = dataset.batch(self._model.step_size).prefetch(2)
-    done, correct, clock = 0, 0, time.monotonic()
+    done, clock = 0, time.monotonic()
     try:
       for images, indices in dataset:
         images = preprocessing.to_unit_range(
@@ -307,11 +308,8 @@ class _Run:
             [self._map.to_model[own] for own in labels], self._map.allowed)
         self._new.append(found)
         done += len(found)
-        correct += int(found.hits[:, 0].sum())
-        used = list(self._used)
-        self._on_examples(done + len(used), total,
-                          correct + int(self._hits[used].sum()
-                                        if used else 0))
+        self._correct += int(found.hits[:, 0].sum())
+        self._on_examples(done + self.reused, total, self._correct)
         if time.monotonic() - clock > _PART_SECONDS:
           self._keep()
           clock = time.monotonic()
@@ -325,8 +323,7 @@ class _Run:
           f"an example after the {done + self.reused:,} first of "
           f"{self._set.name} cannot be read ({e.message}); expected an encoded "
           "image. Prepare the data set again.") from e
-    self._on_examples(done + self.reused, total, correct + int(
-        self._hits[self._used].sum() if self._used else 0))
+    self._on_examples(done + self.reused, total, self._correct)
 
   def _unknown(self, shard: tuple[int, int]) -> Iterator[tuple[bytes, int]]:
     """Yields (image, index into `_fresh`) of what has to be evaluated."""
@@ -337,6 +334,7 @@ class _Run:
             name, example["labels"], example["image"])
         if key in self._indices:
           self._used.append(self._indices[key])
+          self._correct += self._hits[self._indices[key]]
         else:
           self._fresh.append((name, key, example["labels"]))
           yield example["image"], len(self._fresh) - 1

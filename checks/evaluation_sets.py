@@ -11,12 +11,11 @@ on the spot.
 
 import dataclasses
 import difflib
-import hashlib
 import os
 import pathlib
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,9 +60,6 @@ class _Source(Protocol):
 
   def files(self) -> list[os.PathLike[str]]:
     """Returns the files of the split."""
-
-  def fingerprint(self) -> Iterable[str]:
-    """Yields lines that change when what is stored does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,19 +160,6 @@ class EvaluationSet:
     allowed[to_model[to_model >= 0]] = True
     return ClassMap(to_model, None if allowed.all() else allowed)
 
-  def storage_digest(self) -> str:
-    """Returns a SHA-256 over what is stored, told without reading images.
-
-    It covers the records of the data set, its classes, and the names and sizes
-    of the split's files; of a folder, their times of change as well.
-    """
-    digest = hashlib.sha256()
-    for line in (self.name, self.version, self.split, str(self.num_examples),
-                 *(self.synsets or ()), *self.class_names,
-                 *self.source.fingerprint()):
-      digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
-
   def num_bytes(self) -> int:
     """Returns the size of the split's files."""
     return sum(os.stat(path).st_size for path in self.source.files())
@@ -272,12 +255,6 @@ def splits_of(name: str, data_dir: pathlib.Path | None = None
   if name.startswith(known_sets.FOLDER):
     return tuple(_directories(_folder_path(name)))
   return tuple(sorted(prepared_builder(name, data_dir).info.splits))
-
-
-def digest(pairs: Iterable[tuple[str, int]]) -> str:
-  """Returns a SHA-256 over (file name, label) that no order changes."""
-  lines = sorted(f"{name}\t{label}\n" for name, label in pairs)
-  return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def tfds_builder(name: str, data_dir: pathlib.Path | None = None
@@ -387,13 +364,6 @@ class _Prepared:
   def files(self) -> list[os.PathLike[str]]:
     return list(self.builder.info.splits[self.split].filepaths)
 
-  def fingerprint(self) -> Iterable[str]:
-    directory = pathlib.Path(self.builder.data_path)
-    for name in ("dataset_info.json", "features.json"):
-      yield hashlib.sha256((directory / name).read_bytes()).hexdigest()
-    for path in self.files():
-      yield f"{os.path.basename(path)}\t{os.stat(path).st_size}"
-
   def check(self) -> None:
     """Raises HubExportError if files are missing or cut short."""
     missing = [p for p in self.files() if not os.path.isfile(p)]
@@ -409,8 +379,8 @@ class _Prepared:
     if fault:
       raise errors.HubExportError(
           f"{_full_name(self.builder)}/{self.split} in "
-          f"{self.builder.data_path} {fault}; expected it as it was prepared. Remove the directory and "
-          "prepare it again.")
+          f"{self.builder.data_path} {fault}; expected it as it was prepared. "
+          "Remove the directory and prepare it again.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -431,11 +401,6 @@ class _Folder:
 
   def files(self) -> list[os.PathLike[str]]:
     return [self.directory / name for name, _ in self.images]
-
-  def fingerprint(self) -> Iterable[str]:
-    for name, label in self.images:
-      stat = os.stat(self.directory / name)
-      yield f"{name}\t{label}\t{stat.st_size}\t{stat.st_mtime_ns}"
 
 
 def _folder_path(name: str) -> pathlib.Path:

@@ -341,46 +341,6 @@ class TestOtherSetsOfTfds:
       evaluation_sets.open("shuffled_synsets", "test", tmp_path)
 
 
-class TestStorageDigest:
-
-  def test_stays(self, tmp_path):
-    digests = [evaluation_sets.open(
-        "optical_digits", split, tmp_path).storage_digest()
-               for split in ("test", "test", "train")]
-    assert digests[0] == digests[1] != digests[2]
-    assert len(digests[0]) == 64
-
-  @pytest.mark.parametrize("pattern", ["dataset_info.json", "features.json",
-                                       "*-test.tfrecord*"])
-  def test_changes_with_what_is_stored(self, tmp_path, pattern):
-    found = evaluation_sets.open("optical_digits", "test", tmp_path)
-    before = found.storage_digest()
-    path, = found.path.glob(pattern)
-    path.write_bytes(path.read_bytes() + b" ")
-    assert found.storage_digest() != before
-
-  def test_of_a_folder(self, tmp_path):
-    path = tmp_path / "val" / "cat" / "a.png"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"first")
-    os.utime(path, ns=(10**9, 10**9))
-
-    def digest():
-      return evaluation_sets.open(
-          f"folder:{tmp_path}", "val").storage_digest()
-
-    digests = [digest(), digest()]
-    os.utime(path, ns=(10**9, 2 * 10**9))
-    digests.append(digest())
-    path.write_bytes(b"second")
-    os.utime(path, ns=(10**9, 2 * 10**9))
-    digests.append(digest())
-    (tmp_path / "val" / "ant").mkdir()  # Cats are class 1 now.
-    digests.append(digest())
-    assert digests[0] == digests[1]
-    assert len(set(digests)) == 4
-
-
 def make_folder(root, classes, split="val"):
   """Makes images "a.JPEG" and "b.png" in each class's folder."""
   for i, name in enumerate(classes):
@@ -574,20 +534,6 @@ class TestOpen:
     (directory / "features.json").write_text("{")
     with pytest.raises(errors.HubExportError, match="cannot be opened"):
       evaluation_sets.open("imagenet2012", "validation", tmp_path)
-
-
-class TestDigest:
-
-  def test_order_free(self):
-    pairs = [("b", 1), ("a", 2)]
-    assert evaluation_sets.digest(pairs) == evaluation_sets.digest(pairs[::-1])
-    # printf 'a\t2\nb\t1\n' | sha256sum
-    assert evaluation_sets.digest(pairs) == (
-        "2abfabe8ddfcad9ecf72aeaf70afb71b425c61a198cbb5ae9c846ca751251ba4")
-
-  def test_labels_count(self):
-    assert evaluation_sets.digest([("a", 1)]) != evaluation_sets.digest(
-        [("a", 2)])
 
 
 class TestLabels:
