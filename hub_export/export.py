@@ -35,7 +35,6 @@ from hub_export import batch
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import program
-from hub_export.regnet import catalog
 from hub_export.regnet import requested
 from hub_export.regnet import variants
 from hub_export.regnet import wishes as wishes_lib

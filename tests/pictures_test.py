@@ -1,6 +1,5 @@
 """Tests of the pictures: what they show, their size, and their bytes."""
 
-import io
 import os
 import pathlib
 import stat
