@@ -23,6 +23,7 @@ Exit status: 0 done, 1 something about the input or the machine, 2 wrong usage.
 """
 
 import contextlib
+import copy
 import dataclasses
 import io
 import json
@@ -90,18 +91,29 @@ class Run:
 
 
 class Images:
-  """JPEG files in the shape of a checks.evaluation_sets.EvaluationSet."""
-  name, split = "jpeg", "files"
+  """JPEG files in the shape of a checks.evaluation_sets.EvaluationSet.
 
-  def __init__(self, files: Sequence[bytes], count: int):
-    """Takes `count` examples of the files, over and over if need be."""
+  They lie in a TFRecord file, as TFDS keeps them.
+  """
+  name, split = "benchmark", "test"
+
+  def __init__(self, path: pathlib.Path, files: Sequence[bytes], count: int):
+    """Writes `count` examples of the files, over and over if need be."""
+    # pylint: disable=g-import-not-at-top
+    import tensorflow as tf
+
+    self.path = path
     self.encoded = [files[i % len(files)] for i in range(count)]
     self.num_examples = count
-    self.name, self.split = "benchmark", "test"
+    with tf.io.TFRecordWriter(str(path)) as records:
+      for encoded in self.encoded:
+        records.write(encoded)
 
   def first(self, count: int) -> "Images":
     """Returns the set of the `count` first ones."""
-    return Images(self.encoded[:count], count)
+    fewer = copy.copy(self)
+    fewer.num_examples = count
+    return fewer
 
   def class_map(self, dataset: str, classes: Sequence[str]
                 ) -> types.SimpleNamespace:
@@ -110,15 +122,15 @@ class Images:
     return types.SimpleNamespace(to_model=np.zeros(1, np.int32), allowed=None)
 
   def examples(self, shard: tuple[int, int]) -> "tf.data.Dataset":
-    """Returns the examples, each once."""
-    del shard  # There is but one.
+    """Returns the examples, each once; there is but one shard."""
     # pylint: disable=g-import-not-at-top
     import tensorflow as tf
 
-    names = [f"{i:08d}.jpg" for i in range(self.num_examples)]
-    return tf.data.Dataset.from_tensor_slices({
-        "image": self.encoded, "file_name": names,
-        "labels": np.zeros([self.num_examples, 1], np.int64)})
+    del shard
+    return tf.data.TFRecordDataset(str(self.path)).take(
+        self.num_examples).enumerate().map(lambda i, encoded: {
+            "image": encoded, "labels": tf.zeros([1], tf.int64),
+            "file_name": tf.strings.as_string(i)})
 
 
 def measure(run: Callable[[int], None], images: int, start: int) -> Run:
@@ -275,9 +287,10 @@ def main(_: Sequence[str]) -> int:
     import tensorflow_hub as hub
   python_logging.getLogger("tensorflow").setLevel(python_logging.ERROR)
 
-  with _export(variant) as (export_dir, prep, what):
+  with (_export(variant) as (export_dir, prep, what),
+        tempfile.TemporaryDirectory(prefix="regnety_hub_") as scratch):
     model = hub.load(str(export_dir))
-    images = Images(files, num_images)
+    images = Images(pathlib.Path(scratch, "images"), files, num_images)
     with tqdm.tqdm(total=(_ROUNDS.value + 1) * len(PATHS), unit="run",
                    leave=False, disable=None) as bar:
       runs = run_all(model, prep, images, _BATCH_SIZE.value, _ROUNDS.value,

@@ -85,9 +85,9 @@ class TestMeasure:
     assert evaluation.whole_batches(num_images, batch_size) == expected
 
 
-def test_all_paths_do_all_images():
+def test_all_paths_do_all_images(tmp_path):
   """In turn, the round to warm up with not counted."""
-  images = evaluation.Images(made_images.jpegs(2), 6)
+  images = evaluation.Images(tmp_path / "images", made_images.jpegs(2), 6)
   seen = []
 
   def predict(batch):
@@ -104,9 +104,10 @@ def test_all_paths_do_all_images():
   assert seen == [[2, 12, 12, 3]] * ((1 + 3) * 2 * 4)
 
 
-def test_examples_are_as_an_evaluation_wants_them():
+def test_examples_are_as_an_evaluation_wants_them(tmp_path):
   files = made_images.jpegs(2)
-  examples = list(evaluation.Images(files, 3).examples((0, 1)))
+  examples = list(evaluation.Images(
+      tmp_path / "images", files, 3).examples((0, 1)))
   assert [e["image"].numpy() for e in examples] == [files[0], files[1],
                                                     files[0]]
   assert len({e["file_name"].numpy() for e in examples}) == 3

@@ -58,7 +58,10 @@ def _look_up(directory, logits, batch_size=4, sha256="0" * 64):
     return tf.constant(table[np.round(255 * images[:, 0, 0, 0]).astype(int)])
 
   prep = types.SimpleNamespace(
-      crop_px=1, pixels=lambda e: tf.io.decode_png(e, channels=3))
+      apply_batch=lambda batch: tf.map_fn(
+          lambda e: tf.cast(tf.ensure_shape(
+              tf.io.decode_png(e, channels=3), [1, 1, 3]), tf.float32) / 255,
+          batch, fn_output_signature=tf.float32))
   return Steps(directory / "1", {"dataset": {"name": "numbers"}},
                ("class",) * table.shape[1], [sha256], prep, function,
                batch_size, seen=seen)
@@ -117,6 +120,32 @@ class TestCounting:
     assert found.file_names == ("a", "a")
 
 
+class TestBesideAnAccelerator:
+  """Images are decoded while the model runs elsewhere."""
+
+  @pytest.fixture(autouse=True)
+  def _accelerator(self, monkeypatch):
+    monkeypatch.setattr(evaluation, "_has_accelerator", lambda: True)
+
+  @pytest.mark.parametrize("batch_size", [1, 4, 100])
+  def test_by_hand(self, tmp_path, batch_size):
+    model = _look_up(tmp_path, LOGITS, batch_size)
+    found = evaluation.evaluate(model, Numbers(LABELS)).predictions
+    assert (found.top1.correct, found.top5.correct) == (3, 5)
+    assert len(model.seen) == -(-6 // batch_size)
+
+  def test_damaged_image(self, tmp_path):
+    numbers = Numbers(LABELS)
+    numbers.images[5] = numbers.images[5][:20]
+    with pytest.raises(errors.HubExportError, match="^5.png of numbers/test"):
+      evaluation.evaluate(_look_up(tmp_path, LOGITS), numbers)
+
+  def test_interrupted(self, tmp_path):
+    _interrupt(tmp_path)
+    found = evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
+    assert found.reused == 4
+
+
 class TestRefused:
 
   def test_no_example(self, tmp_path):
@@ -144,7 +173,8 @@ class TestRefused:
   def test_damaged_image(self, tmp_path):
     numbers = Numbers(LABELS)
     numbers.images[5] = numbers.images[5][:20]
-    with pytest.raises(errors.HubExportError, match="cannot be read"):
+    with pytest.raises(errors.HubExportError, match="^5.png of numbers/test "
+                       "cannot be decoded"):
       evaluation.evaluate(_look_up(tmp_path, LOGITS), numbers)
 
   def test_data_that_cannot_be_read(self, tmp_path, monkeypatch):
