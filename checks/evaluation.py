@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 import time
 import uuid
@@ -363,7 +364,7 @@ class _Run:
           self._decoded([row])
       raise errors.HubExportError(
           f"{rows[0].file_name} of {self._set.name}/{self._set.split} cannot "
-          f"be decoded ({e.message}); expected an encoded image. Prepare the "
+          f"be decoded ({_reason(e)}); expected an encoded image. Prepare the "
           "data set again.") from e
 
   def _keep(self) -> None:
@@ -435,6 +436,13 @@ def _workers(strategy: tf.distribute.Strategy) -> int:
   if resolver is None or not resolver.cluster_spec():
     return 1
   return max(1, len(resolver.cluster_spec().as_dict().get("worker", ())))
+
+
+def _reason(error: tf.errors.OpError) -> str:
+  """Returns what happened, without where in a graph it did."""
+  text = re.sub(r"\{\{function_node [^}]*\}\} ", "", error.message)
+  found = re.search(r"^(\S.*)\n\s*\[\[\{\{node", text, re.MULTILINE)
+  return found[1] if found else text.splitlines()[0]
 
 
 def _has_accelerator() -> bool:

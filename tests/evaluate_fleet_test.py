@@ -236,7 +236,7 @@ class TestFaults:
     _change(monkeypatch, lambda e: e | {
         "image": tf.strings.substr(e["image"], 0, 20)})
     record, = fleet.run(exports[:1], job)
-    assert "cannot be read" in record["error"]
+    assert "cannot be decoded" in record["error"]
     assert earlier.read_bytes() == b"of an earlier evaluation"
 
   def test_anything_else_is_raised(self, exports, job, monkeypatch):

@@ -174,7 +174,7 @@ class TestRefused:
     numbers = Numbers(LABELS)
     numbers.images[5] = numbers.images[5][:20]
     with pytest.raises(errors.HubExportError, match="^5.png of numbers/test "
-                       "cannot be decoded"):
+                       r"cannot be decoded \(Invalid PNG[^)]*\); expected an"):
       evaluation.evaluate(_look_up(tmp_path, LOGITS), numbers)
 
   def test_data_that_cannot_be_read(self, tmp_path, monkeypatch):
