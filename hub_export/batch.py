@@ -6,8 +6,6 @@ memory, takes no other with it.
 
 import concurrent.futures
 import dataclasses
-import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -17,6 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 
 import tqdm
+
+from hub_export import program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,16 +132,13 @@ class _Running:
 
 def _run(module: str, job: Job, running: _Running) -> Outcome:
   """Returns how a job ended."""
-  # The directory above the packages, not the current one under Bazel.
-  root = str(pathlib.Path(__file__).absolute().parents[1])
-  paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
   start = time.monotonic()
   with (tempfile.TemporaryFile("w+", encoding="utf-8") as out,
         tempfile.TemporaryFile("w+", encoding="utf-8") as err):
     process = running.start(
         [sys.executable, "-m", module, *job.flags], stdin=subprocess.DEVNULL,
         stdout=out, stderr=err,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
+        env=program.child_environment())
     try:
       status = process.wait()
     finally:

@@ -307,14 +307,10 @@ class _QuickChecks:
     self._environment = environment or {}
 
   def __enter__(self) -> "_QuickChecks":
-    # The directory above the packages, not the current one under Bazel.
-    root = str(pathlib.Path(__file__).absolute().parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     self._log = tempfile.TemporaryFile("w+", encoding="utf-8")
     self._process = subprocess.Popen(
         [sys.executable, "-m", "checks.quick"], text=True,
-        env=(os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-             | self._environment),
+        env=program.child_environment() | self._environment,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
     self._started = collections.deque()
     return self

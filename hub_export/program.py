@@ -138,6 +138,14 @@ def cache_dir() -> pathlib.Path:
   return pathlib.Path(base, "regnety_hub")
 
 
+def child_environment() -> dict[str, str]:
+  """Returns the environment in which `python -m` finds these packages."""
+  # The directory above the packages, not the current one under Bazel.
+  root = str(pathlib.Path(__file__).absolute().parents[1])
+  paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+  return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
 def _terminate(*_) -> None:
   # By default the process would be gone at once, and leave temporary files and
   # the processes that it started.

@@ -123,17 +123,32 @@ def test_every_format_can_be_asked_for():
 def test_a_near_miss_is_told_without_a_variant(path, monkeypatch):
   """One tensor too many: what is wrong is that, not all of the network."""
   monkeypatch.setattr(variants, "VARIANTS", (*variants.VARIANTS, TINY))
-  with h5py.File(path, "r+") as f:
-    f.attrs["layer_names"] = [*f.attrs["layer_names"], "stray"]
-    f.create_group("stray").attrs["weight_names"] = ["stray/gamma:0"]
-    f["stray"].create_dataset("stray/gamma:0", data=np.zeros(2, "f"))
+  _add_strays(path, 1)
   with pytest.raises(errors.CheckpointError) as e:
     checkpoints.open(path)
   assert "unexpected: stray/gamma" in str(e.value) and "tiny" in str(e.value)
   assert "missing" not in str(e.value)
 
 
+def _add_strays(path, count):
+  """Adds a layer of so many tensors that no network has."""
+  names = ["stray/gamma:0", *(f"stray/gamma_{i}:0" for i in range(1, count))]
+  with h5py.File(path, "r+") as f:
+    f.attrs["layer_names"] = [*f.attrs["layer_names"], "stray"]
+    f.create_group("stray").attrs["weight_names"] = names
+    for name in names:
+      f["stray"].create_dataset(name, data=np.zeros(2, "f"))
+
+
 def test_another_network_is_no_near_miss(path):
+  with pytest.raises(errors.CheckpointError, match="no RegNetX or RegNetY"):
+    checkpoints.open(path)
+
+
+def test_too_many_misses_are_another_network(path, monkeypatch):
+  """All tensors of a variant are there, and half as many that are not its."""
+  monkeypatch.setattr(variants, "VARIANTS", (*variants.VARIANTS, TINY))
+  _add_strays(path, len(checkpoints.open(path).layout.tensors) // 2)
   with pytest.raises(errors.CheckpointError, match="no RegNetX or RegNetY"):
     checkpoints.open(path)
 

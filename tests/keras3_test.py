@@ -360,7 +360,7 @@ class TestArchives:
     place = content.rindex(b"PK\x01\x02")  # The last entry of the directory.
     struct.pack_into("<H", content, place + 8, 1)
     archive.write_bytes(content)
-    assert "model.weights.h5 is encrypted" in refusal(archive)
+    assert "'model.weights.h5' is encrypted" in refusal(archive)
 
   @pytest.mark.parametrize("part", [0.1, 0.5, 0.999])
   def test_truncated(self, archive, part):

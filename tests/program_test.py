@@ -191,3 +191,11 @@ def test_no_home_at_all(monkeypatch):
   monkeypatch.setattr(os.path, "expanduser", lambda path: path)
   with pytest.raises(errors.UsageError, match="REGNETY_HUB_CACHE"):
     program.cache_dir()
+
+
+def test_children_find_the_packages_wherever_the_user_stands(monkeypatch):
+  root = str(pathlib.Path(program.__file__).absolute().parents[1])
+  monkeypatch.setenv("PYTHONPATH", "/ada/own")
+  assert program.child_environment()["PYTHONPATH"] == f"{root}:/ada/own"
+  monkeypatch.delenv("PYTHONPATH")
+  assert program.child_environment()["PYTHONPATH"] == root

@@ -132,8 +132,9 @@ def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
   rules = _convention(path, found, convention)
   num_classes = _num_classes(found)
   if variant is None:
-    variant = _nearest(found, rules, num_classes)
-    if variant is None:
+    variant, misfits = _nearest(found, rules, num_classes)
+    # What differs in more is another network, not a damaged one of these.
+    if 4 * misfits > len(found.tensors):
       raise errors.CheckpointError(
           f"{path} has the tensors of no RegNetX or RegNetY that is known "
           "here. Name the one that it should be with --variant, to be told "
@@ -143,10 +144,12 @@ def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
        for arch in variants.architectures(variant, rules)),
       key=lambda compared: len(compared[2]))
   misfit = bool(problems)
-  if misfit and (actual := _recognised(found, rules, num_classes)):
-    raise errors.CheckpointError(
-        f"{path} is a {actual.name} by its tensors; expected a "
-        f"{variant.name}. Use --variant={actual.name}.")
+  if misfit:
+    actual, misfits = _nearest(found, rules, num_classes)
+    if not misfits:
+      raise errors.CheckpointError(
+          f"{path} is a {actual.name} by its tensors; expected a "
+          f"{variant.name}. Use --variant={actual.name}.")
   channel_order = channel_order or found.channel_order
   # What has another shape is not even read: it might fill the memory.
   tensors = Tensors(path, {
@@ -252,27 +255,16 @@ def _layout_problems(found: layout.Layout,
     yield f"a second time: {name}"
 
 
-def _recognised(found: layout.Layout, rules: str,
-                num_classes: int) -> variants.Variant | None:
-  """Returns the variant that all the tensors fit, if there is one."""
-  for variant in variants.VARIANTS:
-    for arch in variants.architectures(variant, rules):
-      if not _compared(found, arch, num_classes)[2]:
-        return variant
-  return None
-
-
 def _nearest(found: layout.Layout, rules: str,
-             num_classes: int) -> variants.Variant | None:
-  """Returns the variant that the tensors fit, or nearly do; None if none."""
+             num_classes: int) -> tuple[variants.Variant, int]:
+  """Returns the variant that the tensors fit best, and how many do not."""
   counts = {}
   for variant in variants.VARIANTS:
     for arch in variants.architectures(variant, rules):
       problems = _compared(found, arch, num_classes)[2]
-      counts[len(problems)] = counts.get(len(problems), variant)
+      counts.setdefault(len(problems), variant)
   fewest = min(counts)
-  # What differs in more is another network, not a damaged one of these.
-  return counts[fewest] if 4 * fewest <= len(found.tensors) else None
+  return counts[fewest], fewest
 
 
 def _values(path: pathlib.Path, stored: layout.StoredTensor) -> np.ndarray:

@@ -18,7 +18,6 @@ import io
 import json
 import pathlib
 import re
-import struct
 import tempfile
 import zipfile
 import zlib
@@ -58,8 +57,7 @@ _LEAVES = {  # By class, in the order of `vars`.
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
     "dense": ("kernel", "bias"),
 }
-_DAMAGE = (*hdf5.DAMAGE, zipfile.BadZipFile, zlib.error, EOFError,
-           struct.error, NotImplementedError)
+_DAMAGE = (*hdf5.DAMAGE, *zips.DAMAGE, zlib.error)
 # A block of convolutions: 1x1, 3x3, perhaps squeeze and excite, 1x1, and a
 # shortcut where the next 1x1 is not the start of the next block.
 _BLOCK = re.compile(r"13(ss)?1(1(?!3))?")
@@ -391,8 +389,9 @@ def _weights(path: pathlib.Path, archive: zipfile.ZipFile,
     raise ValueError(f"{_WEIGHTS} would grow from {info.compress_size} to "
                      f"{info.file_size} bytes, which weights never do")
   if info.compress_type == zipfile.ZIP_STORED:
-    weights = io.BufferedReader(_Window(path, _data_start(path, info),
-                                        info.file_size))
+    with path.open("rb") as f:
+      start = zips.stored_start(f, info)
+    weights = io.BufferedReader(_Window(path, start, info.file_size))
     crc = 0
     while verify and (chunk := weights.read(_CHUNK)):
       crc = zlib.crc32(chunk, crc)
@@ -412,27 +411,11 @@ def _member_info(archive: zipfile.ZipFile, name: str,
   found = [info for info in archive.infolist() if info.filename == name]
   if len(found) != 1:
     raise ValueError(f"it holds {len(found)} members called {name}")
-  if found[0].flag_bits & 1:
-    raise ValueError(f"{name} is encrypted")
   zips.check_packing(found[0])
   if found[0].file_size > max_bytes:
     raise ValueError(f"{name} has {found[0].file_size} bytes; at most "
                      f"{max_bytes} are read")
   return found[0]
-
-
-def _data_start(path: pathlib.Path, info: zipfile.ZipInfo) -> int:
-  """Returns where a member's bytes start in the archive."""
-  with path.open("rb") as f:
-    f.seek(info.header_offset)
-    header = f.read(30)
-    end = f.seek(0, io.SEEK_END)
-  magic, name_bytes, extra_bytes = struct.unpack("<4s22xHH", header)
-  start = info.header_offset + len(header) + name_bytes + extra_bytes
-  if magic != zips.MAGIC or info.file_size != info.compress_size or (
-      start + info.file_size > end):
-    raise ValueError(f"{info.filename} is not where the archive says")
-  return start
 
 
 class _Window(io.RawIOBase):

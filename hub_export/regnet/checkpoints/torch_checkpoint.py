@@ -19,7 +19,6 @@ from hub_export.regnet.checkpoints import torch_file
 from hub_export.regnet.checkpoints import torch_names
 from hub_export.regnet.checkpoints import torch_pickle
 
-DESCRIPTION = "a torch or safetensors file of timm, torchvision or pycls"
 # timm/models/_helpers.py, load_state_dict: in this order.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _UNKNOWN_ERROR = 100.0  # Percent; what pycls assumes where none is stored.

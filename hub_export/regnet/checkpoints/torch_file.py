@@ -14,8 +14,6 @@ at a time.
 import dataclasses
 import math
 import pathlib
-import struct
-import zipfile
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
@@ -29,10 +27,6 @@ _STREAM_MAGIC = 0x1950a86a20f9469cfc6c
 _STREAM_MAGICS = (  # As pickles of protocol 2 and up, and 0 and 1, have it.
     _STREAM_MAGIC.to_bytes(10, "little"), str(_STREAM_MAGIC).encode())
 _STREAM_PROTOCOL = 1001
-_ENCRYPTED = 0x1
-# What zipfile raises on damaged archives.
-_ZIP_DAMAGE = (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError,
-               struct.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +89,7 @@ def recognises(path: pathlib.Path) -> bool:
       if head.startswith(zips.MAGIC):
         try:
           return any(map(_is_pickle, zips.opened(f).namelist()))
-        except _ZIP_DAMAGE:
+        except zips.DAMAGE:
           return _is_pickle(zips.first_name(f))
   except OSError:
     return False
@@ -119,7 +113,7 @@ def load(path: pathlib.Path) -> TorchFile:
     if str(e).startswith(str(path)):
       raise
     raise _damaged(path, str(e)) from e
-  except (OSError, *_ZIP_DAMAGE) as e:
+  except (OSError, *zips.DAMAGE) as e:
     raise _damaged(path, torch_pickle.shown(e)) from e
 
 
@@ -138,7 +132,6 @@ def _is_pickle(name: str) -> bool:
 
 def _load_zip(path: pathlib.Path, file: BinaryIO) -> TorchFile:
   """Returns the content of a zip container."""
-  file_bytes = path.stat().st_size
   infos = zips.opened(file).infolist()
   members = {info.filename: info for info in infos}
   if len(members) != len(infos):
@@ -159,7 +152,7 @@ def _load_zip(path: pathlib.Path, file: BinaryIO) -> TorchFile:
     if name not in members:
       raise errors.CheckpointError(
           f"it has no member {torch_pickle.shown(name)!r}")
-    return _extent(file, members[name], file_bytes)
+    return zips.stored_start(file, members[name]), members[name].file_size
 
   start, length = member(pickles[0])
   if length > torch_pickle.MAX_BYTES:
@@ -187,34 +180,6 @@ def _load_zip(path: pathlib.Path, file: BinaryIO) -> TorchFile:
           f"storage {torch_pickle.shown(key)!r} should have "
           f"{storage.whole_bytes} bytes, but its member has {length}")
   return TorchFile(path, content, order, starts)
-
-
-def _extent(file: BinaryIO, info: zipfile.ZipInfo,
-            file_bytes: int) -> tuple[int, int]:
-  """Returns (start, length in bytes) of a stored member's content."""
-  name = torch_pickle.shown(info.filename)
-  if info.compress_type != zipfile.ZIP_STORED or (
-      info.compress_size != info.file_size):
-    raise errors.CheckpointError(
-        f"its member {name!r} is compressed, which torch does not do")
-  if info.flag_bits & _ENCRYPTED:
-    raise errors.CheckpointError(f"its member {name!r} is encrypted")
-  file.seek(info.header_offset)
-  header = file.read(zips.LOCAL_HEADER.size)
-  if len(header) != zips.LOCAL_HEADER.size or (
-      not header.startswith(zips.MAGIC)):
-    raise errors.CheckpointError(f"its member {name!r} is not where it is said")
-  *_, name_bytes, extra_bytes = zips.LOCAL_HEADER.unpack(header)
-  spelled = file.read(name_bytes)
-  if spelled != info.orig_filename.encode(
-      "utf-8" if info.flag_bits & 0x800 else "cp437"):
-    raise errors.CheckpointError(
-        f"its member {name!r} is not where it is said")
-  start = (info.header_offset + zips.LOCAL_HEADER.size + name_bytes +
-           extra_bytes)
-  if start + info.file_size > file_bytes:
-    raise errors.CheckpointError(f"its member {name!r} is cut off")
-  return start, info.file_size
 
 
 def _load_stream(path: pathlib.Path, file: BinaryIO) -> TorchFile:
