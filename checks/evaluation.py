@@ -43,6 +43,9 @@ _PART_SECONDS = 20
 # float32, more come from a network that is constant or saturated.
 _MOST_TIED = 0.001
 
+# Examples that are known and handled at once, so that progress can be seen.
+_MOST_KNOWN = 1000
+
 OnExamples = Callable[[int, int, int], None]  # Done, in all, correct so far.
 
 
@@ -117,7 +120,9 @@ class Model:
       HubExportError: if a logit is not finite.
     """
     n = len(file_names)
-    images = tf.pad(images, [[0, self.step_size - n], [0, 0], [0, 0], [0, 0]])
+    if n < self.step_size:
+      images = tf.pad(images,
+                      [[0, self.step_size - n], [0, 0], [0, 0], [0, 0]])
     return predictions_lib.from_logits(
         file_names, example_sha256, labels, self.logits(images)[:n], allowed)
 
@@ -253,6 +258,13 @@ class _Row(NamedTuple):
   image: bytes        # Encoded.
 
 
+class _Step(NamedTuple):
+  """Examples that are handled at once."""
+  rows: list[_Row]                 # Those to be evaluated.
+  known: list[int]                 # Others, by their rows of what is known.
+  images: tf.Tensor | None = None  # Of `rows`, decoded.
+
+
 class _Run:
   """One pass over the examples."""
 
@@ -290,7 +302,6 @@ class _Run:
       self._evaluate(shard, total)
     finally:
       self._keep()  # If it fails as well, also on Ctrl-C.
-    self._on_examples(self._done, total, self._correct)
     found = ([self._known.rows(self._used)] if self._used else []) + self._new
     if found:
       found = predictions_lib.concatenate(found)
@@ -304,38 +315,46 @@ class _Run:
 
   def _evaluate(self, shard: tuple[int, int], total: int) -> None:
     clock = time.monotonic()
-    steps = self._steps(shard)
-    for rows, images in _ahead(steps) if _has_accelerator() else steps:
-      found = self._model.predict(
-          images, [row.file_name for row in rows], [row.key for row in rows],
-          [self._map.to_model[row.labels] for row in rows], self._map.allowed)
-      self._new.append(found)
-      self._done += len(found)
-      self._correct += int(found.hits[:, 0].sum())
+    for step in self._steps(shard):
+      self._used += step.known
+      self._done += len(step.known)
+      self._correct += sum(self._hits[i] for i in step.known)
+      if step.rows:
+        found = self._predicted(step)
+        self._new.append(found)
+        self._done += len(found)
+        self._correct += int(found.hits[:, 0].sum())
       self._on_examples(self._done, total, self._correct)
       if time.monotonic() - clock > _PART_SECONDS:
         self._keep()
         clock = time.monotonic()
 
-  def _steps(self, shard: tuple[int, int]
-             ) -> Iterator[tuple[list["_Row"], tf.Tensor]]:
-    """Yields the examples that are not known, and their images, by steps.
+  def _predicted(self, step: "_Step") -> predictions_lib.Predictions:
+    rows = step.rows
+    return self._model.predict(
+        step.images, [row.file_name for row in rows],
+        [row.key for row in rows],
+        [self._map.to_model[row.labels] for row in rows], self._map.allowed)
 
-    On a CPU they are decoded between the steps of the model, by all cores:
-    both at once was measured a fifth slower, as each waits for the other's
-    threads.
+  def _steps(self, shard: tuple[int, int]) -> Iterator["_Step"]:
+    """Yields all examples by steps, with their images.
+
+    They are read one step ahead. On a CPU they are decoded between the steps of
+    the model, by all cores: both at once was measured a fifth slower, as each
+    waits for the other's threads.
     """
-    rows = []
-    for row in self._rows(shard):
-      rows.append(row)
-      if len(rows) == self._model.step_size:
-        yield rows, self._decoded(rows)
-        rows = []
-    if rows:
-      yield rows, self._decoded(rows)
+    def decoded(steps):
+      for step in steps:
+        if step.rows:
+          step = step._replace(images=self._decoded(step.rows))
+        yield step
 
-  def _rows(self, shard: tuple[int, int]) -> Iterator["_Row"]:
-    """Yields the examples that are not known; notes those that are."""
+    steps = decoded(_ahead(self._read(shard)))
+    return _ahead(steps) if _has_accelerator() else steps
+
+  def _read(self, shard: tuple[int, int]) -> Iterator["_Step"]:
+    """Yields all examples by steps; changes nothing, so in any thread."""
+    rows, known, count = [], [], 0
     try:
       for example in self._set.examples(shard).as_numpy_iterator():
         name = example["file_name"].decode()
@@ -343,17 +362,24 @@ class _Run:
             name, example["labels"], example["image"])
         index = self._indices.get(key)
         if index is None:
-          yield _Row(name, key, example["labels"], example["image"])
+          rows.append(_Row(name, key, example["labels"], example["image"]))
         else:
-          self._used.append(index)
-          self._done += 1
-          self._correct += self._hits[index]
+          known.append(index)
+        count += 1
+        if len(rows) == self._model.step_size:
+          yield _Step(rows, known)
+          rows, known = [], []
+        elif len(known) == _MOST_KNOWN:
+          yield _Step([], known)
+          known = []
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError,
             tf.errors.NotFoundError) as e:
       raise errors.HubExportError(
-          f"an example after the {self._done:,} first of {self._set.name}/"
+          f"an example after the {count:,} first of {self._set.name}/"
           f"{self._set.split} cannot be read ({e.message}); expected an image "
           "and its labels. Prepare the data set again.") from e
+    if rows or known:
+      yield _Step(rows, known)
 
   def _decoded(self, rows: Sequence["_Row"]) -> tf.Tensor:
     try:

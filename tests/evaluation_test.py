@@ -112,7 +112,7 @@ class TestCounting:
     told = []
     evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS),
                         lambda *figures: told.append(figures))
-    assert told == [(4, 6, 2), (6, 6, 3), (6, 6, 3)]
+    assert told == [(4, 6, 2), (6, 6, 3)]
 
   def test_an_example_that_comes_twice_is_there_twice(self, tmp_path):
     numbers = Numbers([0, 1], names=["a", "a"])
@@ -235,7 +235,7 @@ class TestResumed:
         _look_up(tmp_path, LOGITS, 2), Numbers(LABELS),
         lambda *_: parts.append(len(list(
             _path(tmp_path).with_suffix(".parts").glob("*.parquet")))))
-    assert parts == [0, 1, 2, 3]
+    assert parts == [0, 1, 2]
 
   def test_finished_is_read_back(self, tmp_path):
     first = evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
