@@ -1,6 +1,7 @@
 """Tests of the accuracy checks: counting, comparing and refusing."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -133,6 +134,27 @@ class TestEarlier:
     found, about, run = beside
     result = run(found, about)
     assert (result.status, result.figures) == ("passed", {"earlier": 1})
+
+  @pytest.mark.parametrize("key, field, seen", [
+      ("weights", "sha256", 0), ("preprocessing", "crop_px", 0),
+      ("form", None, 1)])
+  def test_of_another_manifest(self, beside, tmp_path, key, field, seen):
+    """Another form of the same weights may flip what nearly ties."""
+    found, about, run = beside
+    export_dir = tmp_path / "local" / "tiny_digits_classification" / "2"
+    path = export_dir / export_dirs.MANIFEST
+    manifest = json.loads(path.read_text())
+    if field:
+      manifest[key][field] = "another"
+    else:
+      manifest[key] = "another"
+    path.write_text(json.dumps(manifest))
+    about["exports_sha256"] = [export_dirs.digest(export_dir)]
+    top = np.roll(found.top, 1, axis=1)
+    margins = np.full_like(found.margins, 1e-5)
+    result = run(dataclasses.replace(found, top=top, margins=margins), about)
+    assert (result.status, result.figures) == ("passed", {"earlier": seen})
+    assert ("360 predictions differ" in result.message) == bool(seen)
 
   def test_however_the_data_set_is_called(self, beside):
     """As imagenet_v2, which is kept as imagenet_v2/matched-frequency."""
