@@ -181,8 +181,9 @@ def earlier(subject: subject_lib.Subject, evaluation: Evaluated
             ) -> report.CheckResult:
   """Checks that the same weights were right for the same examples before.
 
-  Compared are evaluations of this export before --fresh, and those of other
-  versions and forms of the same weights that lie in the same output directory.
+  Compared are the evaluation of this export before, if it was not used again,
+  and those of other versions and forms of the same weights that lie in the same
+  output directory.
   On the same runtime, the counts are the same; on another, predictions may
   flip where two logits are nearly equal, and are listed.
   """
@@ -218,7 +219,11 @@ def _earlier(subject: subject_lib.Subject, evaluation: Evaluated):
   run = evaluation.evaluation
   data = evaluation.predictions.data_digest()
   if run.earlier is not None and run.earlier.data_digest() == data:
-    yield "the evaluation before", run.earlier, True
+    kept = export_dirs.evaluation_path(
+        subject.export_dir, run.context["dataset"], run.context["split"],
+        ".earlier.parquet")
+    yield (f"the evaluation before (kept as {kept.name})", run.earlier,
+           _same_runtime(run.earlier_context, run.context))
   ours = subject.manifest
   for path in sorted(subject.export_dir.parents[1].glob(
       "*/*/" + str(export_dirs.MANIFEST))):
@@ -231,16 +236,21 @@ def _earlier(subject: subject_lib.Subject, evaluation: Evaluated):
              for key in ("kind", "preprocessing", "weights")):
         continue
       found, about = predictions_lib.read(export_dirs.evaluation_path(
-          export_dir, subject.dataset, subject.split, ".parquet"))
+          export_dir, run.context["dataset"], run.context["split"],
+          ".parquet"))
       # What was left of another export of that name is not its evaluation.
       if (about["exports_sha256"][0] != export_dirs.digest(export_dir)
           or found.data_digest() != data):
         continue
     except (errors.HubExportError, FileNotFoundError, KeyError):
       continue
-    same = all(about[key] == run.context[key]
-               for key in ("runtime", "batch_size", "code_sha256"))
-    yield theirs["handle"], found, same and ours["form"] == theirs["form"]
+    yield (theirs["handle"], found, _same_runtime(about, run.context)
+           and ours["form"] == theirs["form"])
+
+
+def _same_runtime(a: Mapping, b: Mapping) -> bool:
+  return all(a[key] == b[key]
+             for key in ("runtime", "batch_size", "code_sha256"))
 
 
 def _listed(found: predictions_lib.Predictions, indices: np.ndarray) -> str:

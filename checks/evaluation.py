@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -31,6 +32,7 @@ import tensorflow_hub as hub
 from checks import evaluation_sets
 from checks import predictions as predictions_lib
 from checks import report
+from checks import strategies
 from checks import subject as subject_lib
 from checks import trainability
 from hub_export import errors
@@ -56,8 +58,10 @@ class Evaluation:
   context: Mapping[str, Any]  # What it is of; see `context`.
   reused: int                 # Examples that were known from before.
   num_classes: int            # That could be predicted.
-  earlier: predictions_lib.Predictions | None = None  # Of the same export and
-                              # runtime, finished before and not used.
+  # What this export predicted before, where that was not used again: with
+  # --fresh, or because runtime, batch size or code were others.
+  earlier: predictions_lib.Predictions | None = None
+  earlier_context: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Model:
   def step_size(self) -> int:
     """Images per step, on all devices of this process."""
     return self.batch_size * (
-        self.strategy.num_replicas_in_sync // _workers(self.strategy)
+        self.strategy.num_replicas_in_sync // strategies.place(self.strategy)[1]
         if self.strategy else 1)
 
   def logits(self, images: tf.Tensor) -> np.ndarray:
@@ -187,20 +191,30 @@ def context(model: Model, evaluation_set: evaluation_sets.EvaluationSet,
   if class_map.allowed is not None:
     mapped.update(class_map.allowed.tobytes())
   code = hashlib.sha256()
-  for module in (preprocessing, predictions_lib):
-    code.update(pathlib.Path(module.__file__).read_bytes())
+  for file in (__file__, preprocessing.__file__, predictions_lib.__file__):
+    code.update(pathlib.Path(file).read_bytes())
   return {
       "exports_sha256": model.sha256, "dataset": evaluation_set.name,
       "split": evaluation_set.split, "classes_sha256": mapped.hexdigest(),
       "code_sha256": code.hexdigest(), "batch_size": model.batch_size,
-      "runtime": runtime()}
+      "runtime": runtime(model.strategy)}
 
 
-def runtime() -> dict[str, Any]:
-  """Returns what the last digits of the outputs depend on."""
+def runtime(strategy: tf.distribute.Strategy | None = None) -> dict[str, Any]:
+  """Returns what the last digits of the outputs depend on.
+
+  Args:
+    strategy: Where the model runs; None for one device.
+  """
   gpus = tf.config.list_physical_devices("GPU")
-  device = (tf.config.experimental.get_device_details(gpus[0])
-            .get("device_name", "GPU") if gpus else report.processor())
+  if isinstance(strategy, tf.distribute.TPUStrategy):
+    # Its host's processor computes nothing of the outputs.
+    device = "TPU"
+  elif gpus:
+    device = tf.config.experimental.get_device_details(gpus[0]).get(
+        "device_name", "GPU")
+  else:
+    device = report.processor()
   return {"tensorflow": metadata.version("tensorflow"), "device": device,
           "onednn": trainability.has_onednn()}
 
@@ -238,16 +252,18 @@ def evaluate(model: Model, evaluation_set: evaluation_sets.EvaluationSet,
   with (export_dirs.lock(path.parent) if shard == (0, 1)
         else contextlib.nullcontext()):
     store = _Store(path, about)
-    known, finished = store.read(fresh)
-    run = _Run(model, evaluation_set, class_map, known, store, on_examples)
+    run = _Run(model, evaluation_set, class_map, store.read(fresh), store,
+               on_examples)
     found = run.run(shard)
+    earlier = None, None
     if shard == (0, 1):
-      store.finish(found)
+      refuse_ties(found)  # Of all: a shard may be too small to tell.
+      store.finish(found, fresh)
+      earlier = store.earlier()
   allowed = class_map.allowed
   return Evaluation(
       found, about, run.reused,
-      len(model.classes) if allowed is None else int(allowed.sum()),
-      finished if fresh else None)
+      len(model.classes) if allowed is None else int(allowed.sum()), *earlier)
 
 
 class _Row(NamedTuple):
@@ -304,9 +320,7 @@ class _Run:
       self._keep()  # If it fails as well, also on Ctrl-C.
     found = ([self._known.rows(self._used)] if self._used else []) + self._new
     if found:
-      found = predictions_lib.concatenate(found)
-      refuse_ties(found)
-      return found
+      return predictions_lib.concatenate(found)
     if shard != (0, 1):
       return None
     raise errors.HubExportError(
@@ -406,33 +420,45 @@ class _Store:
   def __init__(self, path: pathlib.Path, about: Mapping[str, Any]):
     self._path = path
     self._parts = path.with_suffix(".parts")
+    self._earlier = path.with_suffix(".earlier.parquet")
     self._about = json.loads(json.dumps(about))
 
-  def read(self, fresh: bool
-           ) -> tuple[predictions_lib.Predictions | None,
-                      predictions_lib.Predictions | None]:
-    """Returns what may be used again, and the finished evaluation, if any.
+  def read(self, fresh: bool) -> predictions_lib.Predictions | None:
+    """Returns what may be used again, if anything.
 
     Parts of anything else, damaged ones and, for a fresh start, all are
     removed.
     """
-    finished = self._read(self._path)
-    found = [] if fresh or finished is None else [finished]
+    finished = None if fresh else self._read(self._path)
+    found = [] if finished is None else [finished]
     for part in sorted(self._parts.glob("*.parquet")):
       rows = None if fresh else self._read(part)
       if rows is None:
         part.unlink(missing_ok=True)
       else:
         found.append(rows)
-    return predictions_lib.concatenate(found) if found else None, finished
+    return predictions_lib.concatenate(found) if found else None
+
+  def earlier(self) -> tuple[predictions_lib.Predictions | None,
+                             dict[str, Any] | None]:
+    """Returns what was set aside of the same export, and what it is of."""
+    return self._read_of_export(self._earlier)
 
   def add(self, rows: predictions_lib.Predictions) -> None:
     """Keeps a part."""
     predictions_lib.write(
         rows, self._parts / f"{uuid.uuid4().hex}.parquet", self._about)
 
-  def finish(self, rows: predictions_lib.Predictions) -> None:
-    """Keeps all; the parts are not needed any more."""
+  def finish(self, rows: predictions_lib.Predictions, fresh: bool) -> None:
+    """Keeps all; the parts are not needed any more.
+
+    The evaluation before, if nothing of it was used, is set aside: what differs
+    from it is told again each time, not only the first.
+    """
+    _, before = self._read_of_export(self._path)
+    if before is not None and (fresh or before != self._about):
+      with export_dirs.write_errors(self._earlier):
+        os.replace(self._path, self._earlier)
     predictions_lib.write(rows, self._path, self._about)
     shutil.rmtree(self._parts, ignore_errors=True)
 
@@ -442,6 +468,18 @@ class _Store:
     except (FileNotFoundError, errors.ChecksError):
       return None
     return rows if about == self._about else None
+
+  def _read_of_export(self, path: pathlib.Path
+                      ) -> tuple[predictions_lib.Predictions | None,
+                                 dict[str, Any] | None]:
+    """As `_read`, of any runtime, batch size and code; and the context."""
+    try:
+      rows, about = predictions_lib.read(path)
+    except (FileNotFoundError, errors.ChecksError):
+      return None, None
+    same = all(about.get(key) == self._about[key] for key in (
+        "exports_sha256", "dataset", "split", "classes_sha256"))
+    return (rows, about) if same else (None, None)
 
 
 def refuse_ties(found: predictions_lib.Predictions) -> None:
@@ -455,13 +493,6 @@ def refuse_ties(found: predictions_lib.Predictions) -> None:
         f"of {len(tied):,} examples, such as {names}, the two highest logits "
         "are equal, so that there is no top-1; expected that of at most 1 in "
         "1,000. The network is constant or saturated.")
-
-
-def _workers(strategy: tf.distribute.Strategy) -> int:
-  resolver = strategy.cluster_resolver
-  if resolver is None or not resolver.cluster_spec():
-    return 1
-  return max(1, len(resolver.cluster_spec().as_dict().get("worker", ())))
 
 
 def _reason(error: tf.errors.OpError) -> str:
