@@ -29,6 +29,7 @@ import tensorflow as tf
 import tensorflow_hub as hub
 
 from checks import evaluation_sets
+from checks import known_sets
 from checks import predictions as predictions_lib
 from checks import report
 from checks import subject as subject_lib
@@ -353,7 +354,7 @@ class _Run:
       raise errors.HubExportError(
           f"an example after the {self._done:,} first of {self._set.name}/"
           f"{self._set.split} cannot be read ({e.message}); expected an image "
-          "and its labels. Prepare the data set again.") from e
+          f"and its labels. {self._advice()}") from e
 
   def _decoded(self, rows: Sequence["_Row"]) -> tf.Tensor:
     try:
@@ -364,8 +365,13 @@ class _Run:
           self._decoded([row])
       raise errors.HubExportError(
           f"{rows[0].file_name} of {self._set.name}/{self._set.split} cannot "
-          f"be decoded ({_reason(e)}); expected an encoded image. Prepare the "
-          "data set again.") from e
+          f"be decoded ({_reason(e)}); expected an encoded image. "
+          f"{self._advice()}") from e
+
+  def _advice(self) -> str:
+    if self._set.name.startswith(known_sets.FOLDER):
+      return "Replace or remove that file."
+    return "Prepare the data set again."
 
   def _keep(self) -> None:
     """Stores what is not stored yet."""
