@@ -128,7 +128,6 @@ class Images:
 
     del shard
 
-    # AutoGraph cannot read a lambda on a line that goes on from another.
     def example(i, encoded):
       return {"image": encoded, "labels": tf.zeros([1], tf.int64),
               "file_name": tf.strings.as_string(i)}
