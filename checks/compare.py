@@ -155,12 +155,13 @@ def _read(file: pathlib.Path, path: pathlib.Path) -> predictions.Predictions:
   try:
     return predictions.read(file)[0]
   except FileNotFoundError:
+    chosen = [f"--{flag.name}={flag.value}" for flag in (_DATASET, _SPLIT)
+              if flag.value]
+    arguments = shlex.join([f"--export_dir={program.shown_path(path)}", *chosen])
     advice = ("Name a file of predictions." if path == file else
-              f"Evaluate it: {program.command('//checks:check')} "
-              f"--export_dir={program.shown_path(path)}" + "".join(
-                  f" --{flag}={shlex.quote(value)}" for flag, value in (
-                      ("dataset", _DATASET.value), ("split", _SPLIT.value))
-                  if value))
+              f"Evaluate it: {program.command('//checks:evaluate')} {arguments}"
+              if chosen else
+              f"Evaluate it: {program.command('//checks:check')} {arguments}")
     raise errors.ChecksError(
         f"there are no predictions {file}; expected those of an evaluation. "
         f"{advice}") from None

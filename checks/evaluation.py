@@ -30,6 +30,7 @@ import tensorflow as tf
 import tensorflow_hub as hub
 
 from checks import evaluation_sets
+from checks import known_sets
 from checks import predictions as predictions_lib
 from checks import report
 from checks import strategies
@@ -391,7 +392,7 @@ class _Run:
       raise errors.HubExportError(
           f"an example after the {count:,} first of {self._set.name}/"
           f"{self._set.split} cannot be read ({e.message}); expected an image "
-          "and its labels. Prepare the data set again.") from e
+          f"and its labels. {self._advice()}") from e
     if rows or known:
       yield _Step(rows, known)
 
@@ -404,8 +405,13 @@ class _Run:
           self._decoded([row])
       raise errors.HubExportError(
           f"{rows[0].file_name} of {self._set.name}/{self._set.split} cannot "
-          f"be decoded ({_reason(e)}); expected an encoded image. Prepare the "
-          "data set again.") from e
+          f"be decoded ({_reason(e)}); expected an encoded image. "
+          f"{self._advice()}") from e
+
+  def _advice(self) -> str:
+    if self._set.name.startswith(known_sets.FOLDER):
+      return "Replace or remove that file."
+    return "Prepare the data set again."
 
   def _keep(self) -> None:
     """Stores what is not stored yet."""
@@ -420,7 +426,6 @@ class _Store:
   def __init__(self, path: pathlib.Path, about: Mapping[str, Any]):
     self._path = path
     self._parts = path.with_suffix(".parts")
-    self._earlier = path.with_suffix(".earlier.parquet")
     self._about = json.loads(json.dumps(about))
 
   def read(self, fresh: bool) -> predictions_lib.Predictions | None:
@@ -442,7 +447,7 @@ class _Store:
   def earlier(self) -> tuple[predictions_lib.Predictions | None,
                              dict[str, Any] | None]:
     """Returns what was set aside of the same export, and what it is of."""
-    return self._read_of_export(self._earlier)
+    return _read_of_export(earlier_path(self._path), self._about)
 
   def add(self, rows: predictions_lib.Predictions) -> None:
     """Keeps a part."""
@@ -455,10 +460,7 @@ class _Store:
     The evaluation before, if nothing of it was used, is set aside: what differs
     from it is told again each time, not only the first.
     """
-    _, before = self._read_of_export(self._path)
-    if before is not None and (fresh or before != self._about):
-      with export_dirs.write_errors(self._earlier):
-        os.replace(self._path, self._earlier)
+    set_aside(self._path, self._about, fresh)
     predictions_lib.write(rows, self._path, self._about)
     shutil.rmtree(self._parts, ignore_errors=True)
 
@@ -469,17 +471,43 @@ class _Store:
       return None
     return rows if about == self._about else None
 
-  def _read_of_export(self, path: pathlib.Path
-                      ) -> tuple[predictions_lib.Predictions | None,
-                                 dict[str, Any] | None]:
-    """As `_read`, of any runtime, batch size and code; and the context."""
-    try:
-      rows, about = predictions_lib.read(path)
-    except (FileNotFoundError, errors.ChecksError):
-      return None, None
-    same = all(about.get(key) == self._about[key] for key in (
-        "exports_sha256", "dataset", "split", "classes_sha256"))
-    return (rows, about) if same else (None, None)
+
+def earlier_path(path: pathlib.Path) -> pathlib.Path:
+  """Returns where the evaluation that was in `path` before is kept."""
+  return path.with_suffix(".earlier.parquet")
+
+
+def set_aside(path: pathlib.Path, about: Mapping[str, Any],
+              fresh: bool = False) -> None:
+  """Keeps the finished evaluation in `path` from being overwritten.
+
+  Only if it is of the same export, and of another runtime, batch size or code.
+
+  Args:
+    path: Where the next evaluation will be written.
+    about: What that one is of; see `context`.
+    fresh: Whether it uses nothing of the one before, even of the same runtime.
+
+  Raises:
+    WriteError: if it cannot be renamed.
+  """
+  _, before = _read_of_export(path, about)
+  if before is not None and (fresh or before != about):
+    with export_dirs.write_errors(path):
+      os.replace(path, earlier_path(path))
+
+
+def _read_of_export(path: pathlib.Path, about: Mapping[str, Any]
+                    ) -> tuple[predictions_lib.Predictions | None,
+                               dict[str, Any] | None]:
+  """Returns predictions of the same export and examples, and their context."""
+  try:
+    rows, found = predictions_lib.read(path)
+  except (FileNotFoundError, errors.ChecksError):
+    return None, None
+  same = all(found.get(key) == about[key] for key in (
+      "exports_sha256", "dataset", "split", "classes_sha256"))
+  return (rows, found) if same else (None, None)
 
 
 def refuse_ties(found: predictions_lib.Predictions) -> None:

@@ -239,6 +239,27 @@ class TestFeatureExtractor:
     result = accuracy.same_as_classifier(subject, evaluation)
     assert (result.status, result.figures) == ("passed", {"flips": 0})
 
+  @pytest.mark.parametrize("share, status", [(1e-5, "passed"),
+                                             (0.1, "failed")])
+  def test_near_ties_may_go_either_way(
+      self, exports, data_dir, evaluated, share, status):
+    """Another class is the fifth, hardly or plainly more likely."""
+    found = evaluated[1].predictions
+    sixth = next(c for c in range(10) if c not in found.top[0])
+    top, probabilities = found.top.copy(), found.probabilities.copy()
+    top[0, 4] = sixth
+    probabilities[0, 4] *= 1 + share
+    result = accuracy.same_as_classifier(
+        self._subject(exports, data_dir), accuracy.Evaluated(
+            dataclasses.replace(
+                evaluated[1].evaluation, predictions=dataclasses.replace(
+                    found, top=top, probabilities=probabilities)),
+            found, evaluated[1].classes))
+    assert result.status == status
+    if status == "failed":
+      assert result.message == ("the best five of 1 examples are others, such "
+                                f"as those of {found.file_names[0]}")
+
   def test_other_weights(self, exports, data_dir, tmp_path):
     shutil.copytree(exports / "tiny_digits_classification",
                     tmp_path / "local" / "tiny_digits_classification")

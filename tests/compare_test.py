@@ -304,7 +304,7 @@ file      label  A         B         right    margins
     assert done.stderr == (
         f"compare: there are no predictions {a}.evaluations/zoo-small-test"
         ".parquet; expected those of an evaluation. Evaluate it: python -m "
-        f"checks.check --export_dir={a} --dataset=zoo/small\n")
+        f"checks.evaluate --export_dir={a} --dataset=zoo/small\n")
 
   def test_other_data(self, exports, tmp_path):
     predictions.write(_pair()[0].rows(np.arange(4)), tmp_path / "c.parquet",

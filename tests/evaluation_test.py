@@ -170,11 +170,16 @@ class TestRefused:
     found = evaluation.evaluate(_look_up(tmp_path, logits), Numbers(LABELS))
     assert found.predictions.top[5, 0] == 0
 
-  def test_damaged_image(self, tmp_path):
+  @pytest.mark.parametrize("name, advice", [
+      ("numbers", "Prepare the data set again"),
+      ("folder:numbers", "Replace or remove that file")])
+  def test_damaged_image(self, tmp_path, name, advice):
     numbers = Numbers(LABELS)
+    numbers.name = name
     numbers.images[5] = numbers.images[5][:20]
-    with pytest.raises(errors.HubExportError, match="^5.png of numbers/test "
-                       r"cannot be decoded \(Invalid PNG[^)]*\); expected an"):
+    with pytest.raises(errors.HubExportError, match=f"^5.png of {name}/test "
+                       r"cannot be decoded \(Invalid PNG[^)]*\); expected an "
+                       f"encoded image. {advice}"):
       evaluation.evaluate(_look_up(tmp_path, LOGITS), numbers)
 
   def test_data_that_cannot_be_read(self, tmp_path, monkeypatch):
