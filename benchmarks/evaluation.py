@@ -10,7 +10,7 @@ JPEG files of ImageNet's usual size. In one process, in turn, round by round:
 
   model       prepared images through the model: no evaluation can be faster
   input       reading, decoding, resizing and batching, as //checks:check does
-  evaluation  both at once, as //checks:check does
+  evaluation  both, as //checks:check does
   PIL         decoding and resizing with PIL in one thread, for comparison
 
 and prints the medians over the rounds: images per second, and milliseconds of
@@ -127,10 +127,13 @@ class Images:
     import tensorflow as tf
 
     del shard
-    return tf.data.TFRecordDataset(str(self.path)).take(
-        self.num_examples).enumerate().map(lambda i, encoded: {
-            "image": encoded, "labels": tf.zeros([1], tf.int64),
-            "file_name": tf.strings.as_string(i)})
+
+    def example(i, encoded):
+      return {"image": encoded, "labels": tf.zeros([1], tf.int64),
+              "file_name": tf.strings.as_string(i)}
+
+    records = tf.data.TFRecordDataset(str(self.path)).take(self.num_examples)
+    return records.enumerate().map(example)
 
 
 def measure(run: Callable[[int], None], images: int, start: int) -> Run:

@@ -27,8 +27,8 @@ _EXPORT_DIR = flags.DEFINE_string(
     "<version>.", required=True)
 _DATASET = flags.DEFINE_string(
     "dataset", None,
-    "TFDS name of the data set to evaluate on, such as imagenet2012; by "
-    "default that of the manifest.")
+    "Data set to evaluate on, as //checks:datasets lists them, such as "
+    "imagenet2012 or folder:PATH; by default that of the manifest.")
 _SPLIT = flags.DEFINE_string(
     "split", None, "Split to evaluate on; by default that of the manifest.")
 _DATA_DIR = flags.DEFINE_string(

@@ -15,11 +15,13 @@ wrong usage.
 import csv
 import io
 import pathlib
+import shlex
 from collections.abc import Sequence
 
 from absl import flags
 
 from checks import comparison
+from checks import known_sets
 from checks import predictions
 from hub_export import errors
 from hub_export import export_dirs
@@ -139,7 +141,8 @@ def _file(path: pathlib.Path) -> pathlib.Path:
   if path.suffix == _SUFFIX:
     return path
   manifest = export_dirs.read_manifest(path)
-  dataset = _DATASET.value or manifest["dataset"]["name"]
+  dataset = known_sets.stored_name(
+      _DATASET.value or manifest["dataset"]["name"])
   split = _SPLIT.value or manifest["dataset"]["split"]
   if not split:
     raise errors.UsageError(
@@ -152,9 +155,13 @@ def _read(file: pathlib.Path, path: pathlib.Path) -> predictions.Predictions:
   try:
     return predictions.read(file)[0]
   except FileNotFoundError:
+    chosen = [f"--{flag.name}={flag.value}" for flag in (_DATASET, _SPLIT)
+              if flag.value]
+    arguments = shlex.join([f"--export_dir={program.shown_path(path)}", *chosen])
     advice = ("Name a file of predictions." if path == file else
-              f"Evaluate it: {program.command('//checks:check')} "
-              f"--export_dir={program.shown_path(path)}")
+              f"Evaluate it: {program.command('//checks:evaluate')} {arguments}"
+              if chosen else
+              f"Evaluate it: {program.command('//checks:check')} {arguments}")
     raise errors.ChecksError(
         f"there are no predictions {file}; expected those of an evaluation. "
         f"{advice}") from None

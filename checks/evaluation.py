@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -29,8 +30,10 @@ import tensorflow as tf
 import tensorflow_hub as hub
 
 from checks import evaluation_sets
+from checks import known_sets
 from checks import predictions as predictions_lib
 from checks import report
+from checks import strategies
 from checks import subject as subject_lib
 from checks import trainability
 from hub_export import errors
@@ -43,6 +46,9 @@ _PART_SECONDS = 20
 # float32, more come from a network that is constant or saturated.
 _MOST_TIED = 0.001
 
+# Examples that are known and handled at once, so that progress can be seen.
+_MOST_KNOWN = 1000
+
 OnExamples = Callable[[int, int, int], None]  # Done, in all, correct so far.
 
 
@@ -53,8 +59,10 @@ class Evaluation:
   context: Mapping[str, Any]  # What it is of; see `context`.
   reused: int                 # Examples that were known from before.
   num_classes: int            # That could be predicted.
-  earlier: predictions_lib.Predictions | None = None  # Of the same export and
-                              # runtime, finished before and not used.
+  # What this export predicted before, where that was not used again: with
+  # --fresh, or because runtime, batch size or code were others.
+  earlier: predictions_lib.Predictions | None = None
+  earlier_context: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Model:
   def step_size(self) -> int:
     """Images per step, on all devices of this process."""
     return self.batch_size * (
-        self.strategy.num_replicas_in_sync // _workers(self.strategy)
+        self.strategy.num_replicas_in_sync // strategies.place(self.strategy)[1]
         if self.strategy else 1)
 
   def logits(self, images: tf.Tensor) -> np.ndarray:
@@ -117,7 +125,9 @@ class Model:
       HubExportError: if a logit is not finite.
     """
     n = len(file_names)
-    images = tf.pad(images, [[0, self.step_size - n], [0, 0], [0, 0], [0, 0]])
+    if n < self.step_size:
+      images = tf.pad(images,
+                      [[0, self.step_size - n], [0, 0], [0, 0], [0, 0]])
     return predictions_lib.from_logits(
         file_names, example_sha256, labels, self.logits(images)[:n], allowed)
 
@@ -182,20 +192,30 @@ def context(model: Model, evaluation_set: evaluation_sets.EvaluationSet,
   if class_map.allowed is not None:
     mapped.update(class_map.allowed.tobytes())
   code = hashlib.sha256()
-  for module in (preprocessing, predictions_lib):
-    code.update(pathlib.Path(module.__file__).read_bytes())
+  for file in (__file__, preprocessing.__file__, predictions_lib.__file__):
+    code.update(pathlib.Path(file).read_bytes())
   return {
       "exports_sha256": model.sha256, "dataset": evaluation_set.name,
       "split": evaluation_set.split, "classes_sha256": mapped.hexdigest(),
       "code_sha256": code.hexdigest(), "batch_size": model.batch_size,
-      "runtime": runtime()}
+      "runtime": runtime(model.strategy)}
 
 
-def runtime() -> dict[str, Any]:
-  """Returns what the last digits of the outputs depend on."""
+def runtime(strategy: tf.distribute.Strategy | None = None) -> dict[str, Any]:
+  """Returns what the last digits of the outputs depend on.
+
+  Args:
+    strategy: Where the model runs; None for one device.
+  """
   gpus = tf.config.list_physical_devices("GPU")
-  device = (tf.config.experimental.get_device_details(gpus[0])
-            .get("device_name", "GPU") if gpus else report.processor())
+  if isinstance(strategy, tf.distribute.TPUStrategy):
+    # Its host's processor computes nothing of the outputs.
+    device = "TPU"
+  elif gpus:
+    device = tf.config.experimental.get_device_details(gpus[0]).get(
+        "device_name", "GPU")
+  else:
+    device = report.processor()
   return {"tensorflow": metadata.version("tensorflow"), "device": device,
           "onednn": trainability.has_onednn()}
 
@@ -233,16 +253,18 @@ def evaluate(model: Model, evaluation_set: evaluation_sets.EvaluationSet,
   with (export_dirs.lock(path.parent) if shard == (0, 1)
         else contextlib.nullcontext()):
     store = _Store(path, about)
-    known, finished = store.read(fresh)
-    run = _Run(model, evaluation_set, class_map, known, store, on_examples)
+    run = _Run(model, evaluation_set, class_map, store.read(fresh), store,
+               on_examples)
     found = run.run(shard)
+    earlier = None, None
     if shard == (0, 1):
-      store.finish(found)
+      refuse_ties(found)  # Of all: a shard may be too small to tell.
+      store.finish(found, fresh)
+      earlier = store.earlier()
   allowed = class_map.allowed
   return Evaluation(
       found, about, run.reused,
-      len(model.classes) if allowed is None else int(allowed.sum()),
-      finished if fresh else None)
+      len(model.classes) if allowed is None else int(allowed.sum()), *earlier)
 
 
 class _Row(NamedTuple):
@@ -251,6 +273,13 @@ class _Row(NamedTuple):
   key: bytes          # predictions.example_digest.
   labels: np.ndarray  # int64, the data set's numbers.
   image: bytes        # Encoded.
+
+
+class _Step(NamedTuple):
+  """Examples that are handled at once."""
+  rows: list[_Row]                 # Those to be evaluated.
+  known: list[int]                 # Others, by their rows of what is known.
+  images: tf.Tensor | None = None  # Of `rows`, decoded.
 
 
 class _Run:
@@ -290,12 +319,9 @@ class _Run:
       self._evaluate(shard, total)
     finally:
       self._keep()  # If it fails as well, also on Ctrl-C.
-    self._on_examples(self._done, total, self._correct)
     found = ([self._known.rows(self._used)] if self._used else []) + self._new
     if found:
-      found = predictions_lib.concatenate(found)
-      refuse_ties(found)
-      return found
+      return predictions_lib.concatenate(found)
     if shard != (0, 1):
       return None
     raise errors.HubExportError(
@@ -304,38 +330,46 @@ class _Run:
 
   def _evaluate(self, shard: tuple[int, int], total: int) -> None:
     clock = time.monotonic()
-    steps = self._steps(shard)
-    for rows, images in _ahead(steps) if _has_accelerator() else steps:
-      found = self._model.predict(
-          images, [row.file_name for row in rows], [row.key for row in rows],
-          [self._map.to_model[row.labels] for row in rows], self._map.allowed)
-      self._new.append(found)
-      self._done += len(found)
-      self._correct += int(found.hits[:, 0].sum())
+    for step in self._steps(shard):
+      self._used += step.known
+      self._done += len(step.known)
+      self._correct += sum(self._hits[i] for i in step.known)
+      if step.rows:
+        found = self._predicted(step)
+        self._new.append(found)
+        self._done += len(found)
+        self._correct += int(found.hits[:, 0].sum())
       self._on_examples(self._done, total, self._correct)
       if time.monotonic() - clock > _PART_SECONDS:
         self._keep()
         clock = time.monotonic()
 
-  def _steps(self, shard: tuple[int, int]
-             ) -> Iterator[tuple[list["_Row"], tf.Tensor]]:
-    """Yields the examples that are not known, and their images, by steps.
+  def _predicted(self, step: "_Step") -> predictions_lib.Predictions:
+    rows = step.rows
+    return self._model.predict(
+        step.images, [row.file_name for row in rows],
+        [row.key for row in rows],
+        [self._map.to_model[row.labels] for row in rows], self._map.allowed)
 
-    On a CPU they are decoded between the steps of the model, by all cores:
-    both at once was measured a fifth slower, as each waits for the other's
-    threads.
+  def _steps(self, shard: tuple[int, int]) -> Iterator["_Step"]:
+    """Yields all examples by steps, with their images.
+
+    They are read one step ahead. On a CPU they are decoded between the steps of
+    the model, by all cores: both at once was measured a fifth slower, as each
+    waits for the other's threads.
     """
-    rows = []
-    for row in self._rows(shard):
-      rows.append(row)
-      if len(rows) == self._model.step_size:
-        yield rows, self._decoded(rows)
-        rows = []
-    if rows:
-      yield rows, self._decoded(rows)
+    def decoded(steps):
+      for step in steps:
+        if step.rows:
+          step = step._replace(images=self._decoded(step.rows))
+        yield step
 
-  def _rows(self, shard: tuple[int, int]) -> Iterator["_Row"]:
-    """Yields the examples that are not known; notes those that are."""
+    steps = decoded(_ahead(self._read(shard)))
+    return _ahead(steps) if _has_accelerator() else steps
+
+  def _read(self, shard: tuple[int, int]) -> Iterator["_Step"]:
+    """Yields all examples by steps; changes nothing, so in any thread."""
+    rows, known, count = [], [], 0
     try:
       for example in self._set.examples(shard).as_numpy_iterator():
         name = example["file_name"].decode()
@@ -343,17 +377,24 @@ class _Run:
             name, example["labels"], example["image"])
         index = self._indices.get(key)
         if index is None:
-          yield _Row(name, key, example["labels"], example["image"])
+          rows.append(_Row(name, key, example["labels"], example["image"]))
         else:
-          self._used.append(index)
-          self._done += 1
-          self._correct += self._hits[index]
+          known.append(index)
+        count += 1
+        if len(rows) == self._model.step_size:
+          yield _Step(rows, known)
+          rows, known = [], []
+        elif len(known) == _MOST_KNOWN:
+          yield _Step([], known)
+          known = []
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError,
             tf.errors.NotFoundError) as e:
       raise errors.HubExportError(
-          f"an example after the {self._done:,} first of {self._set.name}/"
+          f"an example after the {count:,} first of {self._set.name}/"
           f"{self._set.split} cannot be read ({e.message}); expected an image "
-          "and its labels. Prepare the data set again.") from e
+          f"and its labels. {self._advice()}") from e
+    if rows or known:
+      yield _Step(rows, known)
 
   def _decoded(self, rows: Sequence["_Row"]) -> tf.Tensor:
     try:
@@ -364,8 +405,13 @@ class _Run:
           self._decoded([row])
       raise errors.HubExportError(
           f"{rows[0].file_name} of {self._set.name}/{self._set.split} cannot "
-          f"be decoded ({_reason(e)}); expected an encoded image. Prepare the "
-          "data set again.") from e
+          f"be decoded ({_reason(e)}); expected an encoded image. "
+          f"{self._advice()}") from e
+
+  def _advice(self) -> str:
+    if self._set.name.startswith(known_sets.FOLDER):
+      return "Replace or remove that file."
+    return "Prepare the data set again."
 
   def _keep(self) -> None:
     """Stores what is not stored yet."""
@@ -382,31 +428,39 @@ class _Store:
     self._parts = path.with_suffix(".parts")
     self._about = json.loads(json.dumps(about))
 
-  def read(self, fresh: bool
-           ) -> tuple[predictions_lib.Predictions | None,
-                      predictions_lib.Predictions | None]:
-    """Returns what may be used again, and the finished evaluation, if any.
+  def read(self, fresh: bool) -> predictions_lib.Predictions | None:
+    """Returns what may be used again, if anything.
 
     Parts of anything else, damaged ones and, for a fresh start, all are
     removed.
     """
-    finished = self._read(self._path)
-    found = [] if fresh or finished is None else [finished]
+    finished = None if fresh else self._read(self._path)
+    found = [] if finished is None else [finished]
     for part in sorted(self._parts.glob("*.parquet")):
       rows = None if fresh else self._read(part)
       if rows is None:
         part.unlink(missing_ok=True)
       else:
         found.append(rows)
-    return predictions_lib.concatenate(found) if found else None, finished
+    return predictions_lib.concatenate(found) if found else None
+
+  def earlier(self) -> tuple[predictions_lib.Predictions | None,
+                             dict[str, Any] | None]:
+    """Returns what was set aside of the same export, and what it is of."""
+    return _read_of_export(earlier_path(self._path), self._about)
 
   def add(self, rows: predictions_lib.Predictions) -> None:
     """Keeps a part."""
     predictions_lib.write(
         rows, self._parts / f"{uuid.uuid4().hex}.parquet", self._about)
 
-  def finish(self, rows: predictions_lib.Predictions) -> None:
-    """Keeps all; the parts are not needed any more."""
+  def finish(self, rows: predictions_lib.Predictions, fresh: bool) -> None:
+    """Keeps all; the parts are not needed any more.
+
+    The evaluation before, if nothing of it was used, is set aside: what differs
+    from it is told again each time, not only the first.
+    """
+    set_aside(self._path, self._about, fresh)
     predictions_lib.write(rows, self._path, self._about)
     shutil.rmtree(self._parts, ignore_errors=True)
 
@@ -416,6 +470,44 @@ class _Store:
     except (FileNotFoundError, errors.ChecksError):
       return None
     return rows if about == self._about else None
+
+
+def earlier_path(path: pathlib.Path) -> pathlib.Path:
+  """Returns where the evaluation that was in `path` before is kept."""
+  return path.with_suffix(".earlier.parquet")
+
+
+def set_aside(path: pathlib.Path, about: Mapping[str, Any],
+              fresh: bool = False) -> None:
+  """Keeps the finished evaluation in `path` from being overwritten.
+
+  Only if it is of the same export, and of another runtime, batch size or code.
+
+  Args:
+    path: Where the next evaluation will be written.
+    about: What that one is of; see `context`.
+    fresh: Whether it uses nothing of the one before, even of the same runtime.
+
+  Raises:
+    WriteError: if it cannot be renamed.
+  """
+  _, before = _read_of_export(path, about)
+  if before is not None and (fresh or before != about):
+    with export_dirs.write_errors(path):
+      os.replace(path, earlier_path(path))
+
+
+def _read_of_export(path: pathlib.Path, about: Mapping[str, Any]
+                    ) -> tuple[predictions_lib.Predictions | None,
+                               dict[str, Any] | None]:
+  """Returns predictions of the same export and examples, and their context."""
+  try:
+    rows, found = predictions_lib.read(path)
+  except (FileNotFoundError, errors.ChecksError):
+    return None, None
+  same = all(found.get(key) == about[key] for key in (
+      "exports_sha256", "dataset", "split", "classes_sha256"))
+  return (rows, found) if same else (None, None)
 
 
 def refuse_ties(found: predictions_lib.Predictions) -> None:
@@ -429,13 +521,6 @@ def refuse_ties(found: predictions_lib.Predictions) -> None:
         f"of {len(tied):,} examples, such as {names}, the two highest logits "
         "are equal, so that there is no top-1; expected that of at most 1 in "
         "1,000. The network is constant or saturated.")
-
-
-def _workers(strategy: tf.distribute.Strategy) -> int:
-  resolver = strategy.cluster_resolver
-  if resolver is None or not resolver.cluster_spec():
-    return 1
-  return max(1, len(resolver.cluster_spec().as_dict().get("worker", ())))
 
 
 def _reason(error: tf.errors.OpError) -> str:

@@ -9,15 +9,17 @@ UnavailableError that says how to prepare it. The embedded digits are prepared
 on the spot.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import os
 import pathlib
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from absl import logging
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -38,6 +40,12 @@ _NOT_IN_TFDS = {labels.OWN: "one of its own, without a name",
                 "imagenet12k": "ImageNet-12k"}
 _SYNSET = re.compile(r"n\d{8}")
 _NUMBER = re.compile(r"\d{1,6}")
+# TFDS' names: of the data set, its configuration, version and arguments.
+_NAME = re.compile(r"[A-Za-z_]\w*(/[\w.+-]+)?(:[\d*]+(\.[\d*]+){2})?"
+                   r"(/\w+=[^/]*)?")
+# How TFDS 4.9.10 says that a data set has no such configuration or version.
+_UNKNOWN = re.compile(r"BuilderConfig \S+ not found|"
+                      r"cannot be loaded at version [^,]+, only: .+[^.]")
 # What tfds.ImageFolder reads, and what directories have beside their content.
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _SHOWN = 5  # Of a list in a message.
@@ -269,6 +277,12 @@ def tfds_builder(name: str, data_dir: pathlib.Path | None = None
     UsageError: if there is no such data set.
     HubExportError: if it is there, and damaged.
   """
+  # TFDS would ask the network for names such as "huggingface:mnist".
+  if not _NAME.fullmatch(name):
+    raise errors.UsageError(
+        f"{name!r} is no name of a data set; expected one such as "
+        "imagenet2012, imagenet_v2/topimages, imagenet2012:5.1.0 or "
+        f"{known_sets.FOLDER}PATH. See //checks:datasets.")
   family = known_sets.family(name)
   if family and known_sets.find(name) is None:
     raise errors.UsageError(
@@ -284,6 +298,11 @@ def tfds_builder(name: str, data_dir: pathlib.Path | None = None
         f"{known_sets.FOLDER}PATH. See "
         "https://www.tensorflow.org/datasets/catalog.") from e
   except Exception as e:  # TFDS reads JSON and protos, each with own errors.
+    if found := _UNKNOWN.search(str(e)):
+      raise errors.UsageError(
+          f"TensorFlow Datasets has no data set {name!r} ({found[0]}); "
+          "expected another configuration or version. See "
+          "https://www.tensorflow.org/datasets/catalog.") from e
     raise errors.HubExportError(
         f"the data set {name!r} cannot be opened ({e}); expected one prepared "
         "by TensorFlow Datasets. Remove its directory and prepare it "
@@ -351,12 +370,13 @@ class _Prepared:
     label = "label" if "label" in features else "real_label"
     # Where a data set stores no names, TFDS' own key of the example is one.
     key = "file_name" if "file_name" in features else "tfds_id"
-    dataset = self.builder.as_dataset(
-        split=f"{self.split}[{start}:{stop}]", shuffle_files=False,
-        decoders=tfds.decode.PartialDecoding(
-            {f: True for f in ("image", label, key) if f in features},
-            decoders={"image": tfds.decode.SkipDecoding()}),
-        read_config=tfds.ReadConfig(add_tfds_id=True))
+    with _without_dtype_warnings():
+      dataset = self.builder.as_dataset(
+          split=f"{self.split}[{start}:{stop}]", shuffle_files=False,
+          decoders=tfds.decode.PartialDecoding(
+              {f: True for f in ("image", label, key) if f in features},
+              decoders={"image": tfds.decode.SkipDecoding()}),
+          read_config=tfds.ReadConfig(add_tfds_id=True))
     return dataset.map(lambda e: {
         "image": e["image"], "labels": tf.reshape(e[label], [-1]),
         "file_name": e[key]})
@@ -381,6 +401,23 @@ class _Prepared:
           f"{_full_name(self.builder)}/{self.split} in "
           f"{self.builder.data_path} {fault}; expected it as it was prepared. "
           "Remove the directory and prepare it again.")
+
+
+@contextlib.contextmanager
+def _without_dtype_warnings() -> Iterator[None]:
+  """Keeps one warning of TFDS 4.9.10 about itself off the log.
+
+  PartialDecoding reads `FeatureConnector.dtype`, which TFDS calls deprecated.
+  """
+  def is_other(record) -> bool:
+    return "`FeatureConnector.dtype` is deprecated" not in record.getMessage()
+
+  logger = logging.get_absl_logger()
+  logger.addFilter(is_other)
+  try:
+    yield
+  finally:
+    logger.removeFilter(is_other)
 
 
 @dataclasses.dataclass(frozen=True)

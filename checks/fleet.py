@@ -198,6 +198,8 @@ def finish(element: tuple[str, Iterable[Outcome]], job: Job) -> dict[str, Any]:
   with tempfile.TemporaryDirectory() as scratch:
     made = pathlib.Path(scratch, "made")
     predictions_lib.write(found, made, context)
+    if "://" not in path:
+      evaluation.set_aside(pathlib.Path(path), context)
     _put(path, made.read_bytes())
   # What shards had kept for being interrupted.
   shutil.rmtree(path.removesuffix(_SUFFIX) + ".parts", ignore_errors=True)

@@ -208,6 +208,19 @@ def find(name: str) -> KnownSet | None:
   return next((s for s in KNOWN_SETS if s.name == full), None)
 
 
+def stored_name(name: str) -> str:
+  """Returns what evaluations call a data set, whatever a user calls it.
+
+  Args:
+    name: A TFDS name with or without configuration and version, or
+      "folder:PATH".
+  """
+  if name.startswith(FOLDER):
+    return FOLDER + pathlib.PurePath(name.removeprefix(FOLDER)).name
+  known = find(name)
+  return known.name if known else name.split(":")[0]
+
+
 def family(name: str) -> tuple[str, ...]:
   """Returns the names of the known sets that differ in configuration only."""
   stem = name.split(":")[0].split("/")[0]

@@ -24,7 +24,7 @@ from checks import report
 from hub_export import errors
 from hub_export import export_dirs
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NO_LABEL = -1
 _CONTEXT = b"regnety_hub"
 _SCHEMA = pa.schema([
@@ -185,16 +185,15 @@ def write(predictions: Predictions, path: pathlib.Path,
   table = pa.table({
       "file_name": pa.array(predictions.file_names, pa.string()),
       "example_sha256": pa.array(predictions.keys(), pa.binary(32)),
-      "labels": pa.array(
-          [[c for c in row if c != NO_LABEL]
-           for row in predictions.labels.tolist()], pa.list_(pa.int32())),
+      "labels": pa.array(_label_lists(predictions), pa.list_(pa.int32())),
       "top": pa.array(list(predictions.top), pa.list_(pa.int32())),
       "probabilities": pa.array(
           list(predictions.probabilities), pa.list_(pa.float32())),
       "margin": pa.array(predictions.margins, pa.float32()),
       "nll": pa.array(predictions.nll, pa.float32()),
   }, schema=_SCHEMA)
-  record = json.dumps({"schema_version": SCHEMA_VERSION, **context},
+  record = json.dumps({"schema_version": SCHEMA_VERSION,
+                       "rows_sha256": _rows_sha256(predictions), **context},
                       allow_nan=False)
   buffer = io.BytesIO()
   parquet.write_table(table.replace_schema_metadata(
@@ -229,6 +228,9 @@ def read(path: pathlib.Path) -> tuple[Predictions, dict[str, Any]]:
         np.array(rows["probabilities"].to_pylist(), np.float32).reshape(n, k),
         rows["margin"].to_numpy().astype(np.float32),
         rows["nll"].to_numpy().astype(np.float32))
+    # Parquet itself does not notice all flipped bits.
+    if context.pop("rows_sha256") != _rows_sha256(found):
+      raise ValueError("its rows are not those that were written")
   except FileNotFoundError:
     raise
   except (OSError, ValueError, KeyError, TypeError, IndexError,
@@ -237,3 +239,20 @@ def read(path: pathlib.Path) -> tuple[Predictions, dict[str, Any]]:
         f"{path} cannot be read ({e}); expected the predictions of an "
         "evaluation. Remove it and evaluate again.") from e
   return found, context
+
+
+def _label_lists(predictions: Predictions) -> list[list[int]]:
+  return [[c for c in row if c != NO_LABEL]
+          for row in predictions.labels.tolist()]
+
+
+def _rows_sha256(predictions: Predictions) -> str:
+  """Returns a SHA-256 over all values, in their order."""
+  digest = hashlib.sha256(json.dumps(
+      [predictions.file_names, _label_lists(predictions)]).encode())
+  digest.update(b"".join(predictions.keys()))
+  digest.update(predictions.top.astype("<i4").tobytes())
+  for values in (predictions.probabilities, predictions.margins,
+                 predictions.nll):
+    digest.update(values.astype("<f4").tobytes())
+  return digest.hexdigest()

@@ -17,8 +17,9 @@ from checks import predictions as predictions_lib
 from checks import report
 
 _TOP = 5
-# Of a probability that is kept as float32, and one from the log-likelihood.
-_TOLERANCE = 1e-4
+# Of a probability that is kept as float32, and one from the log-likelihood: a
+# share of them, as the fifth best is often small, and what float32 cannot hold.
+_TOLERANCE, _TINY = 1e-4, 1e-37
 
 
 def problems(predictions: predictions_lib.Predictions, num_classes: int
@@ -64,17 +65,18 @@ def _row_fault(top: list[int], probabilities: list[float], labels: list[int],
     return f"a class comes twice among the best, {top}"
   if not (np.diff(probabilities) <= 0).all() or not (
       0 <= probabilities[-1] and sum(probabilities) <= 1 + _TOLERANCE):
-    return f"the best probabilities are {probabilities}; expected to descend"
+    return (f"the best probabilities are {probabilities}; expected them to "
+            "descend, and to come to at most 1")
   if not labels:
     return None
   # What the model gave the right class, wherever that is.
   right = math.exp(-nll)
   if labels[0] in top:
     place = top.index(labels[0])
-    if abs(probabilities[place] - right) > _TOLERANCE:
-      return (f"the right class has the probability {right:.4f} by the "
-              f"log-likelihood, {probabilities[place]:.4f} among the best")
-  elif right > probabilities[-1] + _TOLERANCE:
-    return (f"the right class has the probability {right:.4f} and is not "
-            f"among the best, of which the last has {probabilities[-1]:.4f}")
+    if abs(probabilities[place] - right) > _TOLERANCE * right + _TINY:
+      return (f"the right class has the probability {right:.3g} by the "
+              f"log-likelihood, {probabilities[place]:.3g} among the best")
+  elif right > probabilities[-1] * (1 + _TOLERANCE) + _TINY:
+    return (f"the right class has the probability {right:.3g} and is not "
+            f"among the best, of which the last has {probabilities[-1]:.3g}")
   return None

@@ -1,6 +1,7 @@
 """Tests of the accuracy checks: counting, comparing and refusing."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -119,11 +120,11 @@ class TestEarlier:
     path = export_dirs.evaluation_path(
         model_dir / "2", "optical_digits", "test", ".parquet")
 
-    def run(found, about):
+    def run(found, about, change=lambda s: s):
       predictions.write(found, path, about)
       own, context = predictions.read(export_dirs.evaluation_path(
           model_dir / "1", "optical_digits", "test", ".parquet"))
-      return accuracy.earlier(subject, accuracy.Evaluated(
+      return accuracy.earlier(change(subject), accuracy.Evaluated(
           evaluation.Evaluation(own, context, 0, 10), None, ()))
 
     return (*predictions.read(export_dirs.evaluation_path(
@@ -133,6 +134,33 @@ class TestEarlier:
     found, about, run = beside
     result = run(found, about)
     assert (result.status, result.figures) == ("passed", {"earlier": 1})
+
+  @pytest.mark.parametrize("key, field, seen", [
+      ("weights", "sha256", 0), ("preprocessing", "crop_px", 0),
+      ("form", None, 1)])
+  def test_of_another_manifest(self, beside, tmp_path, key, field, seen):
+    """Another form of the same weights may flip what nearly ties."""
+    found, about, run = beside
+    export_dir = tmp_path / "local" / "tiny_digits_classification" / "2"
+    path = export_dir / export_dirs.MANIFEST
+    manifest = json.loads(path.read_text())
+    if field:
+      manifest[key][field] = "another"
+    else:
+      manifest[key] = "another"
+    path.write_text(json.dumps(manifest))
+    about["exports_sha256"] = [export_dirs.digest(export_dir)]
+    top = np.roll(found.top, 1, axis=1)
+    margins = np.full_like(found.margins, 1e-5)
+    result = run(dataclasses.replace(found, top=top, margins=margins), about)
+    assert (result.status, result.figures) == ("passed", {"earlier": seen})
+    assert ("360 predictions differ" in result.message) == bool(seen)
+
+  def test_however_the_data_set_is_called(self, beside):
+    """As imagenet_v2, which is kept as imagenet_v2/matched-frequency."""
+    found, about, run = beside
+    assert run(found, about, lambda s: dataclasses.replace(
+        s, dataset="optical_digits:1.0.0")).figures == {"earlier": 1}
 
   @pytest.mark.parametrize("close, same_runtime, status, words", [
       (True, True, "failed", "on the same runtime"),
@@ -172,15 +200,24 @@ class TestEarlier:
         path.parent.mkdir(), path.write_bytes(b"damaged")))
     assert run(found, about).figures == {"earlier": 0}
 
-  def test_the_same_export_evaluated_afresh(self, evaluated):
+  @pytest.mark.parametrize("same_runtime, close, status, words", [
+      (True, False, "failed", " had "),
+      (False, True, "passed", "360 predictions differ from those of"),
+      (False, False, "failed", " predicted otherwise")])
+  def test_the_same_export_before(
+      self, evaluated, same_runtime, close, status, words):
     subject, done = evaluated
-    found = done.predictions
-    other = dataclasses.replace(found, top=np.roll(found.top, 1, axis=1))
-    again = dataclasses.replace(done.evaluation, earlier=other)
+    found, context = done.predictions, done.evaluation.context
+    other = dataclasses.replace(
+        found, top=np.roll(found.top, 1, axis=1),
+        margins=np.full_like(found.margins, 1e-5 if close else 1.0))
+    again = dataclasses.replace(
+        done.evaluation, earlier=other, earlier_context=dict(context) | (
+            {} if same_runtime else {"runtime": {"device": "another"}}))
     result = accuracy.earlier(
         subject, dataclasses.replace(done, evaluation=again))
-    assert result.status == "failed"
-    assert "the evaluation before had" in result.message
+    assert result.status == status and words in result.message
+    assert "kept as optical_digits-test.earlier.parquet" in result.message
 
 
 def _evaluated(evaluated, found):
@@ -201,6 +238,27 @@ class TestFeatureExtractor:
     assert evaluation.predictions.top1 == evaluated[1].predictions.top1
     result = accuracy.same_as_classifier(subject, evaluation)
     assert (result.status, result.figures) == ("passed", {"flips": 0})
+
+  @pytest.mark.parametrize("share, status", [(1e-5, "passed"),
+                                             (0.1, "failed")])
+  def test_near_ties_may_go_either_way(
+      self, exports, data_dir, evaluated, share, status):
+    """Another class is the fifth, hardly or plainly more likely."""
+    found = evaluated[1].predictions
+    sixth = next(c for c in range(10) if c not in found.top[0])
+    top, probabilities = found.top.copy(), found.probabilities.copy()
+    top[0, 4] = sixth
+    probabilities[0, 4] *= 1 + share
+    result = accuracy.same_as_classifier(
+        self._subject(exports, data_dir), accuracy.Evaluated(
+            dataclasses.replace(
+                evaluated[1].evaluation, predictions=dataclasses.replace(
+                    found, top=top, probabilities=probabilities)),
+            found, evaluated[1].classes))
+    assert result.status == status
+    if status == "failed":
+      assert result.message == ("the best five of 1 examples are others, such "
+                                f"as those of {found.file_names[0]}")
 
   def test_other_weights(self, exports, data_dir, tmp_path):
     shutil.copytree(exports / "tiny_digits_classification",

@@ -297,12 +297,14 @@ file      label  A         B         right    margins
     assert done.returncode == 0, done.stderr
     assert "zoo-small-train.parquet" in done.stdout
     assert "2 examples\n" in done.stdout
+    done = _run(a, b, "--dataset=zoo/small:1.0.0", "--split=train")
+    assert "2 examples\n" in done.stdout
     done = _run(a, b, "--dataset=zoo/small")
     assert done.returncode == 1
     assert done.stderr == (
         f"compare: there are no predictions {a}.evaluations/zoo-small-test"
         ".parquet; expected those of an evaluation. Evaluate it: python -m "
-        f"checks.check --export_dir={a}\n")
+        f"checks.evaluate --export_dir={a} --dataset=zoo/small\n")
 
   def test_other_data(self, exports, tmp_path):
     predictions.write(_pair()[0].rows(np.arange(4)), tmp_path / "c.parquet",

@@ -18,10 +18,12 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import requests
 import tensorflow as tf
 import tensorflow_hub as hub
 import tf_keras
 
+from checks import predictions
 from hub_export import digits
 from hub_export import export_dirs
 from hub_export import preprocessing
@@ -99,6 +101,27 @@ def _url(user, published):
   yield address[0]
   server.send_signal(signal.SIGINT)
   server.communicate(timeout=30)
+
+
+def test_the_evaluation_is_kept_shown_and_compared(user, url, published):
+  """Predictions beside the report; pictures and page beside the card."""
+  del published
+  for name in (_CLASSIFIER, _EXTRACTOR):
+    rows, _ = predictions.read(export_dirs.evaluation_path(
+        user.dir(name), "optical_digits", "test", ".parquet"))
+    report = json.loads(export_dirs.report_path(user.dir(name)).read_text())
+    assert rows.top1.correct == report["metrics"]["top1"]["correct"]
+    card = requests.get(f"{url}/local/{name}/1", timeout=30).text
+    links = re.findall(r"\]\((1\.evaluations/[^)]+)\)", card)
+    assert len(links) == 4
+    for link in links:
+      answer = requests.get(f"{url}/local/{name}/{link}", timeout=30)
+      assert answer.content.startswith(
+          b"<!DOCTYPE html>" if link.endswith(".html") else b"\x89PNG")
+  # An extractor is evaluated with the classifier's last layer.
+  out, _ = user.run("checks.compare", str(user.dir(_CLASSIFIER)),
+                    str(user.dir(_EXTRACTOR)))
+  assert "360 examples" in out and "0 of 360 predictions differ." in out
 
 
 def _test_digits():

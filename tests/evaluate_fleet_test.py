@@ -285,8 +285,8 @@ def _predictions(names):
 
 
 class TestFinish:
-  CONTEXT = {"dataset": "pets", "split": "test", "export_sha256": "5a",
-             "runtime": {"device": "a", "onednn": True}}
+  CONTEXT = {"dataset": "pets", "split": "test", "exports_sha256": ["5a"],
+             "classes_sha256": "c0", "runtime": {"device": "a", "onednn": True}}
 
   def _finish(self, tmp_path, job, outcomes, num_shards=2):
     return fleet.finish(
@@ -316,6 +316,16 @@ class TestFinish:
     assert once == again
     assert once["num_examples"] == 4
 
+  def test_what_another_machine_found_is_kept(self, tmp_path, job):
+    for device in ("another", "a"):
+      record = self._finish(tmp_path, job, [
+          self._outcome(shard, names, runtime={"device": device})
+          for shard, names in enumerate((["a", "b"], ["c", "d"]))])
+    path = pathlib.Path(record["path"])
+    assert predictions_lib.read(path)[1]["runtime"]["device"] == "a"
+    assert predictions_lib.read(path.with_suffix(".earlier.parquet"))[1][
+        "runtime"]["device"] == "another"
+
   @pytest.mark.parametrize("second, message", [
       (["c"], "3 examples of pets/test were read; expected 4"),
       (["c", "d", "e"], "5 examples of pets/test were read; expected 4"),
@@ -334,7 +344,7 @@ class TestFinish:
   def test_an_export_that_changed(self, tmp_path, job):
     record = self._finish(tmp_path, job, [
         self._outcome(0, ["a", "b"]),
-        self._outcome(1, ["c", "d"], export_sha256="5b")])
+        self._outcome(1, ["c", "d"], exports_sha256=["5b"])])
     assert "changed while it was evaluated" in record["error"]
 
   def test_unlike_machines(self, tmp_path, job):

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 
+from absl import logging
 import numpy as np
 import PIL.Image
 import pytest
@@ -508,6 +509,30 @@ class TestOpen:
     with pytest.raises(errors.UsageError,
                        match="no data set 'imagnet2012'; .*as imagenet2012,"):
       evaluation_sets.open("imagnet2012", "validation", tmp_path)
+
+  @pytest.mark.parametrize("name", [
+      "", "cats and dogs", "../here", "imagenet2012:5", "huggingface:mnist"])
+  def test_not_a_name(self, tmp_path, monkeypatch, name):
+    # TFDS asks the network for some of them.
+    monkeypatch.setattr(evaluation_sets.tfds, "builder", None)
+    with pytest.raises(errors.UsageError, match="is no name of a data set; "
+                       "expected one such as imagenet2012, imagenet_v2/top"):
+      evaluation_sets.open(name, "validation", tmp_path)
+
+  @pytest.mark.parametrize("name, reason", [
+      ("mnist/large", r"BuilderConfig large not found\)"),
+      ("mnist:99.0.0", r"version 99.0.0, only: 3\.0\.1\)")])
+  def test_no_such_configuration_or_version(self, tmp_path, name, reason):
+    with pytest.raises(errors.UsageError, match=f"no data set '{name}'.*"
+                       f"{reason}; expected another configuration or version"):
+      evaluation_sets.open(name, "test", tmp_path)
+
+  def test_no_warning_of_tfds_about_itself(self, tmp_path, caplog):
+    evaluation_sets.open("optical_digits", "test", tmp_path).examples()
+    assert "FeatureConnector.dtype" not in caplog.text
+    # Others still come through.
+    logging.get_absl_logger().warning("something else")
+    assert "something else" in caplog.text
 
   def test_unknown_configuration(self, tmp_path):
     with pytest.raises(errors.UsageError,

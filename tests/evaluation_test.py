@@ -112,7 +112,7 @@ class TestCounting:
     told = []
     evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS),
                         lambda *figures: told.append(figures))
-    assert told == [(4, 6, 2), (6, 6, 3), (6, 6, 3)]
+    assert told == [(4, 6, 2), (6, 6, 3)]
 
   def test_an_example_that_comes_twice_is_there_twice(self, tmp_path):
     numbers = Numbers([0, 1], names=["a", "a"])
@@ -170,11 +170,16 @@ class TestRefused:
     found = evaluation.evaluate(_look_up(tmp_path, logits), Numbers(LABELS))
     assert found.predictions.top[5, 0] == 0
 
-  def test_damaged_image(self, tmp_path):
+  @pytest.mark.parametrize("name, advice", [
+      ("numbers", "Prepare the data set again"),
+      ("folder:numbers", "Replace or remove that file")])
+  def test_damaged_image(self, tmp_path, name, advice):
     numbers = Numbers(LABELS)
+    numbers.name = name
     numbers.images[5] = numbers.images[5][:20]
-    with pytest.raises(errors.HubExportError, match="^5.png of numbers/test "
-                       r"cannot be decoded \(Invalid PNG[^)]*\); expected an"):
+    with pytest.raises(errors.HubExportError, match=f"^5.png of {name}/test "
+                       r"cannot be decoded \(Invalid PNG[^)]*\); expected an "
+                       f"encoded image. {advice}"):
       evaluation.evaluate(_look_up(tmp_path, LOGITS), numbers)
 
   def test_data_that_cannot_be_read(self, tmp_path, monkeypatch):
@@ -235,7 +240,7 @@ class TestResumed:
         _look_up(tmp_path, LOGITS, 2), Numbers(LABELS),
         lambda *_: parts.append(len(list(
             _path(tmp_path).with_suffix(".parts").glob("*.parquet")))))
-    assert parts == [0, 1, 2, 3]
+    assert parts == [0, 1, 2]
 
   def test_finished_is_read_back(self, tmp_path):
     first = evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
@@ -284,7 +289,8 @@ class TestResumed:
   def test_of_anything_else_nothing_is_used(self, tmp_path, monkeypatch, other):
     evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
     if "runtime" in other:
-      monkeypatch.setattr(evaluation, "runtime", lambda: {"device": "other"})
+      monkeypatch.setattr(
+          evaluation, "runtime", lambda _: {"device": "other"})
     elif "code" in other:
       source = tmp_path / "preprocessing.py"
       source.write_text("other")
@@ -293,6 +299,53 @@ class TestResumed:
     model = _look_up(tmp_path, LOGITS, **changed)
     assert evaluation.evaluate(model, Numbers(LABELS)).reused == 0
     assert model.seen
+
+  @pytest.mark.parametrize("module", [
+      evaluation, evaluation.preprocessing, predictions])
+  def test_of_other_code_nothing_is_used(self, tmp_path, monkeypatch, module):
+    evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
+    source = tmp_path / "code.py"
+    source.write_text("other")
+    monkeypatch.setattr(module, "__file__", str(source))
+    model = _look_up(tmp_path, LOGITS)
+    assert evaluation.evaluate(model, Numbers(LABELS)).reused == 0
+
+  def test_of_other_classes_nothing_is_used(self, tmp_path, monkeypatch):
+    """The same examples, whose classes have other numbers or fewer."""
+    evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
+    order = np.array([1, 0, 2, 3, 4, 5], np.int32)
+    allowed = np.array([1, 1, 0, 0, 0, 1], bool)
+    for mask, right in ((None, 2), (allowed, 3)):
+      monkeypatch.setattr(
+          Numbers, "class_map", lambda *_: types.SimpleNamespace(
+              to_model=order, allowed=mask))
+      found = evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
+      assert found.reused == 0
+      assert found.predictions.labels[:, 0].tolist() == [1, 0, 1, 1, 5, 5]
+      assert found.predictions.top1.correct == right
+
+  @pytest.mark.parametrize("change", ["runtime", "fresh"])
+  def test_what_was_before_is_told_each_time(
+      self, tmp_path, monkeypatch, change):
+    first = evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
+    if change == "runtime":
+      monkeypatch.setattr(
+          evaluation, "runtime", lambda _: {"device": "other"})
+    other = np.roll(LOGITS, 1, axis=1)
+    for fresh, reused in ((change == "fresh", 0), (False, 6)):
+      again = evaluation.evaluate(
+          _look_up(tmp_path, other), Numbers(LABELS), fresh=fresh)
+      assert again.reused == reused
+      assert again.earlier.digest() == first.predictions.digest()
+      assert again.earlier_context == first.context
+    if change == "runtime":
+      assert again.context["runtime"] == {"device": "other"}
+
+  def test_what_another_export_predicted_is_not_told(self, tmp_path):
+    evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers(LABELS))
+    again = evaluation.evaluate(
+        _look_up(tmp_path, LOGITS, sha256="1" * 64), Numbers(LABELS))
+    assert again.earlier is None
 
   @pytest.mark.parametrize("damage", ["cut", "foreign"])
   def test_damaged_parts_are_removed(self, tmp_path, damage):
@@ -315,6 +368,38 @@ class TestResumed:
     assert (found.reused, model.seen) == (6, [])
     assert found.predictions.top1.correct == 3
 
+  def test_ties_are_counted_over_all_shards(self, tmp_path):
+    """Two of 2,000 are let pass, also if both are in a small shard."""
+    numbers = Numbers([0] * 2000, images=Numbers([0, 0]).images[:1] * 2000)
+    tied = np.array([LOGITS[0], [9, 9, 2, 3, 4, 5]])
+    for i in (3, 1003):
+      numbers.images[i] = Numbers([0, 0]).images[1]
+    model = _look_up(tmp_path, tied, 500)
+    evaluation.evaluate(model, numbers, shard=(3, 1000))
+    found = evaluation.evaluate(model, numbers)
+    assert found.reused == 2
+    assert (found.predictions.margins == 0).sum() == 2
+
   def test_a_shard_without_examples(self, tmp_path):
     evaluation.evaluate(_look_up(tmp_path, LOGITS), Numbers([0]), shard=(1, 2))
     assert not _path(tmp_path).exists()
+
+
+class TestRuntime:
+
+  def test_a_tpu_is_not_its_host(self):
+    """So that nothing computed on a TPU passes for its host's."""
+    tpu = object.__new__(tf.distribute.TPUStrategy)
+    assert evaluation.runtime(tpu) != evaluation.runtime()
+    assert evaluation.runtime(tpu)["device"] == "TPU"
+
+  def test_steps_of_a_tpu_on_several_hosts(self, tmp_path):
+    """One process feeds all of them."""
+    class Pod:
+      num_replicas_in_sync = 8
+      cluster_resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+          tf.train.ClusterSpec({"worker": ["a:1", "b:1"]}), task_type="worker",
+          task_id=0)
+
+    model = dataclasses.replace(_look_up(tmp_path, LOGITS), strategy=Pod())
+    assert model.step_size == 4 * 8

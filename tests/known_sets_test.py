@@ -105,3 +105,13 @@ def test_says_all_that_a_user_needs(known):
   for archive in known.archives:
     assert archive.page.startswith("https://")
     assert len(archive.sha256) == 64 and archive.num_bytes > 0
+
+
+@pytest.mark.parametrize("name, stored", [
+    ("imagenet_v2", "imagenet_v2/matched-frequency"),
+    ("imagenet_v2/topimages:3.0.0", "imagenet_v2/topimages"),
+    ("imagenet2012:5.1.0", "imagenet2012"), ("zoo/small", "zoo/small"),
+    ("zoo:1.0.0", "zoo"), ("folder:/data/pets/", "folder:pets"),
+    ("folder:pets", "folder:pets")])
+def test_what_evaluations_call_a_data_set(name, stored):
+  assert known_sets.stored_name(name) == stored

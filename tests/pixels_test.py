@@ -31,7 +31,7 @@ def test_every_record_of_the_catalog(prep):
   result = _checked(prep)
   assert result.status == "passed", result.message
   if all(r.antialias for r in prep.resizes):
-    assert result.figures["largest_difference"] < 0.5
+    assert result.figures["largest_difference"] < 0.02
 
 
 def test_no_resize():

@@ -134,6 +134,21 @@ class TestFile:
     with pytest.raises(FileNotFoundError):
       predictions.read(tmp_path / "p.parquet")
 
+  def test_each_flipped_bit_of_the_data_is_told(self, tmp_path):
+    """Or another class would be read than was written."""
+    path = tmp_path / "p.parquet"
+    predictions.write(_some(), path, {})
+    content = path.read_bytes()
+    told = 0
+    for i in range(4, len(content) - 8, 7):
+      path.write_bytes(
+          content[:i] + bytes([content[i] ^ 4]) + content[i + 1:])
+      try:
+        assert _equal(predictions.read(path)[0], _some())
+      except errors.ChecksError:
+        told += 1
+    assert told > 100
+
   @pytest.mark.parametrize("damage", ["cut", "flipped", "text", "foreign",
                                       "version"])
   def test_damaged(self, tmp_path, damage):

@@ -61,12 +61,14 @@ def _without_best(found):
 @pytest.mark.parametrize("fault, message", [
     (_cut, "4 best classes are kept of each example; expected 5"),
     (_swapped, "c: the right class has the probability 0.0116 and is not "
-     "among the best, of which the last has 0.0043"),
+     "among the best, of which the last has 0.00427"),
     (_without_best, "a: the right class has the probability"),
     (lambda p: dataclasses.replace(p, top=p.top[:, [0, 0, 1, 2, 3]]),
      "a: a class comes twice among the best, [0, 0, 5, 4, 3]"),
     (lambda p: dataclasses.replace(p, probabilities=p.probabilities[:, ::-1]),
-     "expected to descend"),
+     "expected them to descend"),
+    (lambda p: dataclasses.replace(p, probabilities=p.probabilities * 1.5),
+     "to come to at most 1"),
     (lambda p: dataclasses.replace(p, labels=(p.labels + 1) % 7),
      "by the log-likelihood"),
     (lambda p: dataclasses.replace(p, nll=p.nll + 0.1),
@@ -74,6 +76,21 @@ def _without_best(found):
 ])
 def test_fault(fault, message):
   assert message in "\n".join(recount.problems(fault(predictions()), 7))
+
+
+@pytest.mark.parametrize("scale", [5, 20, 200])
+def test_of_a_network_that_is_sure(scale):
+  """Its fifth best has next to no probability, and counts all the same."""
+  found = predictions(scale * LOGITS)
+  assert recount.problems(found, 7) == []
+  top = found.top.copy()
+  top[:, 4] = np.argsort(-LOGITS, kind="stable")[:, 5]
+  problems = recount.problems(dataclasses.replace(
+      found, top=top, probabilities=found.probabilities * np.float32(
+          [1, 1, 1, 1, 1e-3])), 7)
+  # Below what float32 holds, nothing is known.
+  assert any(p.startswith("c: the right class") for p in problems) == (
+      scale < 200)
 
 
 @pytest.mark.parametrize("name, rate, message", [

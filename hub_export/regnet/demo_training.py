@@ -96,7 +96,8 @@ def _digits(split: str, prep: preprocessing.Preprocessing
   """Returns a split as the model is fed: float32 [n, 32, 32, 3], int64 [n]."""
   images, labels = digits.load(split)
   encoded = tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)
-  return prep.apply_batch(encoded).numpy(), labels
+  # One after the other, and with a warning, where it is not a function.
+  return tf.function(prep.apply_batch)(encoded).numpy(), labels
 
 
 def _shifted(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
