@@ -90,7 +90,7 @@ def parts(release: releases.Release) -> Iterator[tuple[Part, ...]]:
           f"{release.export_dir} is being changed while it is published; "
           "expected the bytes that were checked. Look into that, check it "
           "again, then publish.")
-    documents = [_of_bytes(name, content)
+    documents = [of_bytes(name, content)
                  for name, content in release.documents]
     yield (*(p for p in module if not is_marker(p.name)), *documents,
            _of_file(packed.name, packed),
@@ -150,5 +150,6 @@ def _of_file(name: str, path: pathlib.Path) -> Part:
   return Part(name, path, path.stat().st_size, export_dirs.file_sha256(path))
 
 
-def _of_bytes(name: str, content: bytes) -> Part:
+def of_bytes(name: str, content: bytes) -> Part:
+  """Returns a part that has its content with it."""
   return Part(name, content, len(content), hashlib.sha256(content).hexdigest())

@@ -228,7 +228,8 @@ class ObjectStore:
     Otherwise it stays: another publisher of the same bytes may be at work.
     """
     name = self._claim_name(release.handle)
-    claim = remote.identity(release.handle, release.export_sha256)
+    claim = json.dumps({"handle": str(release.handle),
+                        "export_sha256": release.export_sha256}).encode()
     with remote.calls(f"write {self._url(release.handle, name)}",
                       self._service.access):
       with contextlib.suppress(FileExistsError):

@@ -7,7 +7,6 @@ what the server answered and what to do, without a secret in it.
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import sys
@@ -106,16 +105,16 @@ def in_environment(*names: str) -> list[str]:
   return [os.environ[name] for name in names if os.environ.get(name)]
 
 
+def set_default(name: str, value: str) -> None:
+  """Sets an environment variable for clients, unless the user has set it."""
+  os.environ.setdefault(name, value)
+
+
 def quiet_progress() -> None:
   """Keeps clients' progress bars out of files; call before their import."""
   if not sys.stderr.isatty():
-    os.environ.setdefault("TQDM_DISABLE", "1")
-
-
-def identity(release_handle: object, export_sha256: str) -> bytes:
-  """Returns what a claim or a version's notes say of a release."""
-  return (json.dumps({"handle": str(release_handle),
-                      "export_sha256": export_sha256}) + "\n").encode()
+    set_default("TQDM_DISABLE", "1")
+    set_default("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def _message(error: Exception, action: str, access: Access) -> str:
