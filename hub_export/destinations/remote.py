@@ -7,6 +7,7 @@ what the server answered and what to do, without a secret in it.
 
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import sys
@@ -110,6 +111,12 @@ def set_default(name: str, value: str) -> None:
   os.environ.setdefault(name, value)
 
 
+def quiet_logs(*names: str) -> None:
+  """Keeps what clients log to themselves: tracebacks, and whole answers."""
+  for name in names:
+    logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
 def quiet_progress() -> None:
   """Keeps clients' progress bars out of files; call before their import."""
   if not sys.stderr.isatty():
@@ -144,10 +151,11 @@ def _message(error: Exception, action: str, access: Access) -> str:
 
 
 def _detail(error: Exception, access: Access) -> str:
-  text = " ".join(str(error).split()) or type(error).__name__
+  # Of a page of HTML, the text; all in one line.
+  text = " ".join(re.sub(r"<[^<>]*>", " ", str(error)).split())
   # aiohttp and requests tell little but the class for a cut connection.
   if type(error).__name__ not in text and status(error) is None:
-    text = f"{type(error).__name__}: {text}"
+    text = f"{type(error).__name__}: {text}".removesuffix(": ")
   text = redact(text, access.secrets())
   return (text if len(text) <= _LONGEST_DETAIL
           else text[:_LONGEST_DETAIL] + "...")

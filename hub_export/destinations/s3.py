@@ -41,6 +41,7 @@ class _S3:
       self._found = botocore.session.get_session().get_credentials()
     if self._found is None:
       raise self.access.missing()
+    remote.quiet_logs("s3fs", "aiobotocore", "botocore")
     with remote.calls("open the client", self.access):
       import s3fs
       return s3fs.S3FileSystem(
