@@ -68,7 +68,7 @@ class Storage:
       return self._store(
           bucket, json.loads(head.split(b"\n\n", 1)[1])["name"], content,
           content_type.removeprefix(b"Content-Type: ").decode(), request.args)
-    if request.method == "POST":
+    if "upload_id" not in request.args:
       session = str(len(self._sessions) + 1)
       self._sessions[session] = {
           "name": request.get_json(force=True)["name"], "content": b"", "args": request.args,

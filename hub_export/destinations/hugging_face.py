@@ -57,6 +57,8 @@ class HuggingFace:
     self._repo = repo
     self._token: str | None = None
     self._opened: Any = None
+    # SHA-256 by name and the Hub's own hash of files that were read once.
+    self._read: dict[tuple[Any, ...], str] = {}
     self._access = remote.Access(
         "the Hugging Face Hub",
         ("HF_TOKEN, a token that may write, in the environment",
@@ -157,8 +159,9 @@ class HuggingFace:
     expected = [p for p in parts if layout.is_module_file(p.name, version)]
     if set(names) != {p.name for p in expected} or not all(
         _is_same(p, found) for p in expected):
-      sha256s = {name.removeprefix(f"{version}/"): self._sha256(name, head)
-                 for name in names}
+      sha256s = {
+          name.removeprefix(f"{version}/"):
+              self._sha256(name, head, found[name]) for name in names}
       raise errors.HubExportError(base.taken(
           self._url(f"{version}/"), layout.hashes_digest(sha256s), release))
 
@@ -209,7 +212,7 @@ class HuggingFace:
     for part in (*parts, *self._readme(release, found)):
       if part.name not in found:
         problems.append(f"{self._url(part.name)} is missing")
-      elif self._sha256(part.name, head) != part.sha256:
+      elif self._sha256(part.name, head, found[part.name]) != part.sha256:
         problems.append(f"{self._url(part.name)} differs")
     problems += [f"{self._url(name)} does not belong there"
                  for name in layout.stale(found, release)]
@@ -271,9 +274,14 @@ class HuggingFace:
           self._repo, recursive=True, revision=head)
       return {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}
 
-  def _sha256(self, name: str, head: str) -> str:
-    with tempfile.TemporaryDirectory() as work_dir:
-      return export_dirs.file_sha256(self._download(name, head, work_dir))
+  def _sha256(self, name: str, head: str, entry: Any) -> str:
+    """Returns the hash of a file's bytes, downloading them at most once."""
+    key = (name, entry.blob_id, entry.lfs and entry.lfs.sha256)
+    if key not in self._read:
+      with tempfile.TemporaryDirectory() as work_dir:
+        self._read[key] = export_dirs.file_sha256(
+            self._download(name, head, work_dir))
+    return self._read[key]
 
   def _download(self, name: str, head: str, work_dir: str) -> pathlib.Path:
     with remote.calls(f"read {self._url(name)}", self._access):
@@ -289,7 +297,8 @@ class HuggingFace:
         if not self._token:
           raise self._access.missing()
         _bound_waiting()
-        self._opened = huggingface_hub.HfApi(token=self._token)
+        self._opened = huggingface_hub.HfApi(
+            endpoint=os.environ.get("HF_ENDPOINT"), token=self._token)
     return self._opened
 
   def _url(self, name: str) -> str:

@@ -254,13 +254,28 @@ class Kaggle:
   def _wait(self, release: releases.Release) -> None:
     """Waits until Kaggle has taken up a version that it was sent."""
     end = time.monotonic() + _WAIT_SECONDS
-    while self._newest() < release.handle.version:
+    while not self._is_there(release.handle.version):
       if time.monotonic() > end:
         raise errors.RemoteError(
             f"{self._url(release.handle.version)} was sent, but is not there "
             f"after {_WAIT_SECONDS // 60} minutes; expected Kaggle to have "
             "processed it. Look there, then publish again, which compares it.")
       time.sleep(_POLL_SECONDS)
+
+  def _is_there(self, version: int) -> bool:
+    """Returns whether a version can be listed, and so be downloaded."""
+    if self._newest() < version:
+      return False
+    with self._calls(f"list {self._url(version)}") as kaggle:
+      from kagglesdk.models.types import model_api_service as types
+      request = self._addressed(types.ApiListModelInstanceVersionFilesRequest())
+      request.version_number = version
+      try:
+        return bool(kaggle.list_model_instance_version_files(request).files)
+      except Exception as e:  # remote.calls tells what it is.
+        if remote.status(e) in (403, 404):
+          return False
+        raise
 
   def _newest(self) -> int:
     """Returns the number of the newest version, 0 if there is none."""
@@ -332,7 +347,7 @@ class Kaggle:
     with remote.calls(action, self._access):
       self._open()
       from kagglehub import clients
-      with _bounded_waiting(), clients.build_kaggle_client() as client:
+      with clients.build_kaggle_client() as client:
         yield client.models.model_api_client
 
   def _open(self) -> None:
@@ -344,6 +359,7 @@ class Kaggle:
     found = config.get_kaggle_credentials()
     if found is None:
       raise self._access.missing()
+    _bound_waiting()
     self._secrets = list(filter(None, (found.key, found.api_key)))
     self._is_open = True
 
@@ -367,21 +383,18 @@ def _files(directory: pathlib.Path) -> list[str]:
                 for path in directory.rglob("*") if path.is_file())
 
 
-@contextlib.contextmanager
-def _bounded_waiting() -> Iterator[None]:
+def _bound_waiting() -> None:
   """Has requests give up on a server that says nothing any more.
 
   kagglesdk 0.1 sets no time and has no way to give one.
   """
   import requests
   send = requests.Session.send
+  if send.__name__ == "bounded":  # It was done already.
+    return
 
   def bounded(session, request, **kwargs):
     kwargs["timeout"] = kwargs.get("timeout") or _TIMEOUT_SECONDS
     return send(session, request, **kwargs)
 
   requests.Session.send = bounded
-  try:
-    yield
-  finally:
-    requests.Session.send = send
