@@ -30,7 +30,7 @@ _CREDENTIALS = {
                "KAGGLE_KEY": kaggle_server.KEY}}
 _OWN = ("AWS_", "HF_", "KAGGLE_", "GOOGLE_", "STORAGE_EMULATOR_HOST",
         "BUILD_WORKING_DIRECTORY")
-MODULES = {"s3": ("s3fs",), "gs": ("gcsfs", "google.auth"),
+MODULES = {"s3": ("s3fs",), "gs": ("gcsfs.extended_gcsfs", "google.auth"),
            "hf": ("huggingface_hub.hf_api", "model_cards.forms"),
            "kaggle": ("kagglehub", "kagglesdk.kaggle_client",
                       "model_cards.forms")}

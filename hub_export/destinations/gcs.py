@@ -11,6 +11,8 @@ from typing import Any
 from hub_export.destinations import object_store
 from hub_export.destinations import remote
 
+_TIMEOUT_SECONDS = 300  # Of a request, a block of some megabytes at most.
+
 
 def from_url(to: str) -> object_store.ObjectStore:
   """Returns the destination at gs://bucket or gs://bucket/prefix."""
@@ -42,7 +44,8 @@ class _Gcs:
     with remote.calls("open the client", self.access):
       import gcsfs
       return gcsfs.GCSFileSystem(
-          token=token, skip_instance_cache=True, use_listings_cache=False)
+          token=token, skip_instance_cache=True, use_listings_cache=False,
+          requests_timeout=_TIMEOUT_SECONDS)
 
   def write_options(self, content_type: str) -> Mapping[str, Any]:
     """As `object_store.Service.write_options`."""
