@@ -67,11 +67,10 @@ def with_documents(release: Release, more: Sequence[tuple[str, bytes]]
     more: Names relative to the card's directory, and contents. One that is
       there already is replaced.
   """
-  names = {name for name, _ in more}
-  kept = tuple(d for d in release.documents if d[0] not in names)
-  # Before the card, which stays last.
-  return dataclasses.replace(
-      release, documents=(*kept[:-1], *more, *kept[-1:]))
+  documents = dict(release.documents) | dict(more)
+  card = export_dirs.card_path(release.export_dir).name
+  documents[card] = documents.pop(card)  # It stays last.
+  return dataclasses.replace(release, documents=tuple(documents.items()))
 
 
 def check_public(release: Release, to: str) -> None:
