@@ -28,6 +28,10 @@ class WriteError(HubExportError):
   """A file or directory that could not be written."""
 
 
+class RemoteError(HubExportError):
+  """A remote place that cannot be reached, refuses, or fails."""
+
+
 class ChecksError(HubExportError):
   """An export that has not passed its checks."""
 

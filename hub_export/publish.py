@@ -5,8 +5,9 @@
         --to=published
 
 Only what has a passing report of its very bytes is published: module, archive,
-card with its pictures, and report, all or nothing. Publishing it again does
-nothing.
+card with its pictures, and report, all or nothing. What was written is read
+back and compared. Publishing it again does nothing; --dry_run only tells what
+would happen. --to also takes gs://, s3://, kaggle:// and hf:// addresses.
 """
 
 from collections.abc import Sequence
@@ -16,18 +17,26 @@ from absl import flags
 from hub_export import destinations
 from hub_export import program
 from hub_export import releases
+from hub_export.destinations import base
 
 _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "Directory of one module's version, such as "
     "exports/local/regnety600mf_classification/1.", required=True)
 _TO = flags.DEFINE_string(
-    "to", None, "Where to publish: a directory, made if need be.",
-    required=True)
+    "to", None, "Where to publish: " + "; ".join(
+        kind.example for kind in destinations.KINDS) + ".", required=True)
+_DRY_RUN = flags.DEFINE_boolean(
+    "dry_run", False, "Say what would be published, and change nothing.")
 
 
 def main(_: Sequence[str]) -> int:
   destination = destinations.choose(_TO.value)
   release = releases.read(program.user_path(_EXPORT_DIR.value))
+  if destination.is_remote:
+    releases.check_public(release, _TO.value)
+  if _DRY_RUN.value:
+    _print_plan(release, destination)
+    return 0
   outcome = destination.put(release)
   destination.verify(release)
   print(f"{release.handle}: {outcome.value}")
@@ -37,6 +46,27 @@ def main(_: Sequence[str]) -> int:
   for step in destination.next_steps(release.handle):
     print(f"  {step}")
   return 0
+
+
+def _print_plan(release: releases.Release,
+                destination: base.Destination) -> None:
+  plan = destination.plan(release)
+  print(f"{release.handle}: {_WOULD[plan.outcome]}")
+  for line in releases.gate(release, destination.is_remote):
+    print(f"  {line}")
+  for where, size in plan.writes:
+    print(f"  would write {where} ({size:,} bytes)")
+  for where in plan.removes:
+    print(f"  would remove {where}")
+  print("Nothing was changed.")
+
+
+_WOULD = {
+    base.Outcome.PUBLISHED: "would be published; the version is free",
+    base.Outcome.RENEWED: "is published with these bytes; what differs of the "
+                          "files beside them would be renewed",
+    base.Outcome.UNCHANGED: base.Outcome.UNCHANGED.value,
+}
 
 
 if __name__ == "__main__":

@@ -1,11 +1,18 @@
-"""What may be published: an export with a passing report of its very bytes.
+"""What may be published: the gate that every export goes through.
+
+A release is an export with a report that passed, is complete, of these very
+bytes and of the data set that the card names, and a card that says what
+manifest and report do. Where strangers load from, `check_public` asks for more:
+no demo, and a licence that lets others pass the weights on.
 
 Nothing here imports TensorFlow.
 """
 
 import dataclasses
+import json
 import pathlib
 import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from checks import report as report_lib
@@ -15,16 +22,92 @@ from hub_export import program
 from model_cards import validate
 
 
+# Licences that let others pass the weights on, changed in form, as SPDX names
+# them in lower case. "custom" is none: nobody can tell what it says.
+REDISTRIBUTABLE = (
+    "afl-3.0", "apache-2.0", "artistic-2.0", "bsd-2-clause", "bsd-3-clause",
+    "bsl-1.0", "cc-by-3.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0",
+    "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "cddl-1.0", "epl-2.0",
+    "gpl-2.0", "gpl-3.0", "isc", "lgpl-2.0", "lgpl-2.1", "lgpl-3.0", "mit",
+    "mpl-2.0", "unlicense", "zlib")
+
+
 @dataclasses.dataclass(frozen=True)
 class Release:
   """One module's version, ready to be published."""
   handle: export_dirs.Handle
   export_dir: pathlib.Path
   export_sha256: str  # As export_dirs.digest makes it.
-  card: bytes         # Markdown.
-  report: bytes       # JSON.
-  # What the card links to, by its path relative to the card's directory.
-  attachments: tuple[tuple[str, bytes], ...] = ()
+  manifest: Mapping[str, Any]
+  # All that goes beside module and archive, by its path relative to the
+  # card's directory; the card, which links to the others, comes last.
+  documents: tuple[tuple[str, bytes], ...]
+
+  def document(self, name: str) -> bytes:
+    """Returns the content of one document; KeyError if there is none."""
+    return dict(self.documents)[name]
+
+  @property
+  def card(self) -> bytes:
+    """The card, in Markdown."""
+    return self.document(export_dirs.card_path(self.export_dir).name)
+
+  @property
+  def report(self) -> bytes:
+    """The report, in JSON."""
+    return self.document(export_dirs.report_path(self.export_dir).name)
+
+
+def with_documents(release: Release, more: Sequence[tuple[str, bytes]]
+                   ) -> Release:
+  """Returns `release` with more documents, such as a signature.
+
+  Args:
+    release: What `read` returned.
+    more: Names relative to the card's directory, and contents. One that is
+      there already is replaced.
+  """
+  documents = dict(release.documents) | dict(more)
+  card = export_dirs.card_path(release.export_dir).name
+  documents[card] = documents.pop(card)  # It stays last.
+  return dataclasses.replace(release, documents=tuple(documents.items()))
+
+
+def check_public(release: Release, to: str) -> None:
+  """Raises ChecksError unless strangers may get `release`.
+
+  Args:
+    release: What `read` returned.
+    to: The remote place that it would go to, for the message.
+  """
+  if release.manifest["is_demo"]:
+    raise errors.ChecksError(
+        f"{release.handle} is a demo, trained here on small images of digits; "
+        f"{to} takes only models that are of use. Publish it to a directory, "
+        "--to=published, or export a real checkpoint.")
+  licence = release.manifest["licence"]
+  if str(licence["id"]).lower() not in REDISTRIBUTABLE:
+    raise errors.ChecksError(
+        f"the licence of {release.handle} is {licence['id']!r} "
+        f"({licence['text']}); {to} takes only what others may pass on: one "
+        f"of {', '.join(REDISTRIBUTABLE)}. If the weights are under one of "
+        "them, export them again with --licence; otherwise publish to a "
+        "directory of your own, --to=published.")
+
+
+def gate(release: Release, is_remote: bool) -> list[str]:
+  """Returns what a release that came this far has been held to, a line each."""
+  report = json.loads(release.report)
+  dataset = report["dataset"]
+  lines = [
+      f"report: all {len(report['checks'])} checks passed, of these very "
+      f"bytes ({release.export_sha256[:12]}...)",
+      f"data set: {dataset['name']}, {dataset['split']}, as the card says",
+      "card: agrees with manifest and report"]
+  if is_remote:
+    lines += ["demo: no",
+              f"licence: {release.manifest['licence']['id']}, may be passed on"]
+  return lines
 
 
 def read(export_dir: pathlib.Path) -> Release:
@@ -32,8 +115,8 @@ def read(export_dir: pathlib.Path) -> Release:
 
   Raises:
     ChecksError: if the report is missing, has not passed, or is not of these
-      bytes or this handle, or if the card is missing or says anything else
-      than manifest and report do.
+      bytes, this handle or the manifest's data set, or if the card is missing
+      or says anything else than manifest and report do.
     HubExportError: if there is no export, or a file cannot be read.
   """
   manifest = export_dirs.read_manifest(export_dir)
@@ -46,10 +129,13 @@ def read(export_dir: pathlib.Path) -> Release:
     raise errors.ChecksError(f"{e} {_check_it(export_dir)}") from e
   export_sha256 = export_dirs.digest(export_dir)
   _check_report(report, handle, export_sha256, export_dir)
+  _check_dataset(report, manifest, export_dir)
   card = _read(export_dirs.card_path(export_dir), "card", export_dir)
   _check_card(card, manifest, report, export_dir)
-  return Release(handle, export_dir, export_sha256, card, report_bytes,
-                 _attachments(card.decode("utf-8"), export_dir))
+  return Release(handle, export_dir, export_sha256, manifest, (
+      *_attachments(card.decode("utf-8"), export_dir),
+      (export_dirs.report_path(export_dir).name, report_bytes),
+      (export_dirs.card_path(export_dir).name, card)))
 
 
 def _check_report(report: report_lib.Report, handle: export_dirs.Handle,
@@ -79,6 +165,27 @@ def _check_report(report: report_lib.Report, handle: export_dirs.Handle,
 
 
 _STATUS = {report_lib.FAILED: "failed", report_lib.NOT_RUN: "was not run"}
+
+
+def _check_dataset(report: report_lib.Report, manifest: Mapping[str, Any],
+                   export_dir: pathlib.Path) -> None:
+  """Raises ChecksError unless the manifest's data set was evaluated.
+
+  It is the one that the card names and that reported figures are of.
+  """
+  path = export_dirs.report_path(export_dir)
+  found = report.dataset or {}
+  try:
+    expected = manifest["dataset"]["name"], manifest["dataset"]["split"]
+  except (KeyError, TypeError) as e:
+    raise errors.HubExportError(
+        f"{export_dir / export_dirs.MANIFEST} lacks {e}; expected the data "
+        "set of the checkpoint. Export it again.") from e
+  if (found.get("name"), found.get("split")) != expected:
+    raise errors.ChecksError(
+        f"{path} is of the data set {found.get('name')}, split "
+        f"{found.get('split')}; expected {expected[0]}, split {expected[1]}, "
+        f"which the model is for. {_check_it(export_dir)}")
 
 
 def _check_card(card: bytes, manifest: dict[str, Any],

@@ -9,6 +9,7 @@ that. `module_card`, `collection_page` and `publisher_page` are pure;
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -18,20 +19,17 @@ from typing import Any
 from absl import logging
 import jinja2
 
-from checks import pictures
 from hub_export import errors
 from hub_export import export_dirs
 from model_cards import markdown
-from model_cards import tags
+from model_cards import rows
+from model_cards import usage
 from model_cards import wording
 
 # A manifest and its report, None where the module was not checked yet.
 Entry = tuple[Mapping[str, Any], Mapping[str, Any] | None]
 
 _TEMPLATES = pathlib.Path(__file__).parent / "templates"
-_TASKS = {"classifier": "image-classification",
-          "feature_extractor": "image-feature-vector"}
-_STATUSES = ("passed", "failed", "not_run")
 
 
 def module_card(manifest: Mapping[str, Any],
@@ -50,32 +48,33 @@ def module_card(manifest: Mapping[str, Any],
     HubExportError: if a field is missing, the handle is no handle, or the
       report is that of another module.
   """
-  with _missing_fields("manifest or report"):
+  with missing_fields("manifest or report"):
     handle = export_dirs.parse_handle(manifest["handle"])
-    if report is not None and report["handle"] != manifest["handle"]:
-      raise errors.HubExportError(
-          f"the report is that of {report['handle']!r}, not of {handle}; "
-          "run the checks of this module")
-    return _environment().get_template("module.md.j2").render(
-        m=manifest, r=report, handle=handle,
-        task=_TASKS[manifest["kind"]],
-        licence_tag=_licence_tag(manifest),
-        details=_details(manifest),
-        signatures=_signatures(manifest),
-        preprocessing=_steps(manifest["preprocessing"]),
-        normalisation=_normalisation(manifest["preprocessing"]),
-        evaluation=_evaluation(report) if report else [],
-        measured=_measured(report),
-        **_figures(report, links),
-        reported=_reported(manifest),
-        groups=_groups(report) if report else [],
-        open_checks=_open_checks(report) if report else [],
-        provenance=_provenance(manifest, report),
-        files=[(markdown.code(f["name"]), f"{f['bytes']:,}",
-                markdown.code(f["sha256"]))
-               for f in manifest["checkpoint"]["files"]],
-        software=_labelled(manifest["software"]),
-        environment=_labelled(report["environment"]) if report else [])
+    return render("module.md.j2", manifest, report, links, usage.hub(handle))
+
+
+def render(template: str, manifest: Mapping[str, Any],
+           report: Mapping[str, Any] | None, links: Sequence[str],
+           use: usage.Usage) -> str:
+  """Returns a card from one of the templates; see `module_card`.
+
+  Args:
+    template: Name of a file in `templates`.
+    manifest: The module's manifest.
+    report: Of the checks of this module, or None.
+    links: To the pictures and the page of its evaluation.
+    use: How it is loaded from where the card will be read.
+
+  Raises:
+    HubExportError: if the report is that of another module.
+    Others: for a missing field, what `missing_fields` turns into one.
+  """
+  if report is not None and report["handle"] != manifest["handle"]:
+    raise errors.HubExportError(
+        f"the report is that of {report['handle']!r}, not of "
+        f"{manifest['handle']}; run the checks of this module")
+  return _environment().get_template(template).render(
+      use=use, **rows.context(manifest, report, links))
 
 
 def collection_page(entries: Sequence[Entry], publisher: str) -> str:
@@ -90,7 +89,7 @@ def collection_page(entries: Sequence[Entry], publisher: str) -> str:
     HubExportError: if there is no entry, they are of more than one family or
       publisher, or a field is missing.
   """
-  with _missing_fields("manifest or report"):
+  with missing_fields("manifest or report"):
     ordered = sorted(entries, key=lambda e: (
         e[0]["multiply_adds"]["count"], e[0]["handle"]))
     families = {m["family"] for m, _ in ordered}
@@ -104,7 +103,7 @@ def collection_page(entries: Sequence[Entry], publisher: str) -> str:
     manifests = [m for m, _ in ordered]
     return _environment().get_template("collection.md.j2").render(
         publisher=publisher, family=families.pop(), entries=ordered,
-        tasks=sorted({_TASKS[m["kind"]] for m in manifests}),
+        tasks=sorted({rows.TASKS[m["kind"]] for m in manifests}),
         architectures=sorted({m["card"]["architecture"] for m in manifests}),
         datasets=sorted({m["dataset"]["tfhub_tag"] for m in manifests
                          if m["dataset"]["tfhub_tag"]}),
@@ -170,7 +169,7 @@ def evaluation_links(export_dir: pathlib.Path,
   Raises:
     HubExportError: if the report's data set lacks a field.
   """
-  with _missing_fields("report"):
+  with missing_fields("report"):
     dataset = report["dataset"] if report else None
     if not dataset:
       return []
@@ -200,6 +199,7 @@ def read_report(export_dir: pathlib.Path) -> dict[str, Any] | None:
         "export's checks. Run the checks again.") from e
 
 
+@functools.cache  # Compiled templates are kept in it.
 def _environment() -> jinja2.Environment:
   environment = jinja2.Environment(
       loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -215,7 +215,7 @@ def _environment() -> jinja2.Environment:
 
 
 @contextlib.contextmanager
-def _missing_fields(what: str) -> Iterator[None]:
+def missing_fields(what: str) -> Iterator[None]:
   """Turns a missing or misshapen field into a HubExportError."""
   try:
     yield
@@ -271,187 +271,6 @@ def _family(publisher_dir: pathlib.Path,
   return entries
 
 
-def _licence_tag(manifest: Mapping[str, Any]) -> str:
-  licence = str(manifest["licence"]["id"]).lower()
-  return licence if licence in tags.LICENCES else "custom"
-
-
-def _details(m: Mapping[str, Any]) -> list[tuple[str, str]]:
-  size_px = m["multiply_adds"]["image_size_px"]
-  inputs = m["inputs"]
-  low, high = (wording.value(bound) for bound in inputs["range"])
-  if m["kind"] == "classifier":
-    output = f"logits, float32 \\[batch, {m['outputs']['num_classes']}\\]"
-  else:
-    output = f"features, float32 \\[batch, {m['outputs']['feature_dim']}\\]"
-  form = {"main": "main (fast; training on a CPU needs oneDNN)",
-          "portable": "portable (trains everywhere, slower)"}[m["form"]]
-  rows = [
-      ("Handle", markdown.code(m["handle"])),
-      ("Variant", markdown.code(m["variant"])),
-      ("Kind", markdown.text(m["kind"].replace("_", " "))),
-      ("Form", form),
-      ("Parameters, trainable", f"{m['parameters']['trainable']:,}"),
-      ("Parameters, total", f"{m['parameters']['total']:,} (with the moving "
-       "statistics of batch normalisation)"),
-      ("Multiply-adds", f"{m['multiply_adds']['count']:,} for an image of "
-       f"{size_px} x {size_px} pixels"),
-      ("Input", f"{markdown.text(inputs['dtype'])} \\[batch, height, width, "
-       f"3\\], {markdown.text(inputs['channel_order'])}, values in "
-       f"\\[{low}, {high}\\]"),
-      ("Smallest image", f"{inputs['min_size_px']} x {inputs['min_size_px']} "
-       "pixels; any larger size and any batch work"),
-      ("Output", output),
-  ]
-  for name, channels in m["outputs"].get("endpoints", {}).items():
-    rows.append((f"Endpoint {markdown.text(name)}", f"{channels} channels"))
-  if m["labels"]:
-    rows.append(("Labels", f"{m['labels']['count']} in "
-                 f"{markdown.code(m['labels']['file'])}"))
-  if m["companion"]:
-    rows.append(("Companion", f"{markdown.code(m['companion'])}, the other "
-                 "module of the same checkpoint"))
-  return rows
-
-
-def _signatures(m: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-  images, encoded = "`images`", "`image_bytes`: JPEG or PNG, \\[batch\\]"
-  if m["kind"] == "classifier":
-    return [("`serving_default`", images, "`logits`"),
-            ("`image_bytes`", encoded, "`classes`, `labels`, `probabilities` "
-             "of the most probable classes, five at most"),
-            ("`feature_vector`", images, "`features`")]
-  return [("`serving_default`", images, "`features`"),
-          ("`image_bytes`", encoded, "`features`")]
-
-
-def _evaluation(r: Mapping[str, Any]) -> list[tuple[str, str]]:
-  dataset = r["dataset"]
-  if not dataset:
-    return []
-  return [
-      ("Data set", f"{markdown.code(dataset['name'])}, version "
-       f"{markdown.text(dataset['version'])}"),
-      ("Split", markdown.code(dataset["split"])),
-      ("Examples", f"{dataset['num_examples']:,}, each counted once"),
-      ("Digest", markdown.code(dataset["digest"])),
-  ]
-
-
-def _measured(r: Mapping[str, Any] | None) -> list[tuple[str, ...]]:
-  if not r or not r["metrics"]:
-    return []
-  return [(f"{title}, measured", f"{_percent(metric['value'])} %",
-           f"{_percent(metric['low'])} to {_percent(metric['high'])} %",
-           f"{metric['correct']:,} of {metric['total']:,}")
-          for title, metric in _tops(r["metrics"])]
-
-
-def _figures(r: Mapping[str, Any] | None,
-             links: Sequence[str]) -> dict[str, Any]:
-  """Returns what the template shows of figures.Figures.to_dict, if anything."""
-  metrics = (r or {}).get("metrics") or {}
-  if "reliability" not in metrics:  # A report of an earlier version.
-    return {"figures": [], "worst": [], "confusions": [], "pictures": [],
-            "page": None}
-  classes = metrics["classes"]
-  pages = [link for link in links if link.endswith(export_dirs.PAGE_SUFFIX)]
-  return {
-      "figures": [
-          ("Mean top-1 of classes", f"{_percent(classes['mean_top1'])} % over "
-           f"{classes['count']:,} classes"),
-          ("Negative log-likelihood", f"{metrics['nll']:.4f} nats"),
-          ("Expected calibration error", f"{_percent(metrics['ece'])} % in "
-           f"{len(metrics['reliability'])} bins"),
-          ("Mean confidence", f"{_percent(metrics['mean_confidence'])} %")],
-      "worst": [(markdown.text(c["name"]),
-                 f"{c['correct']:,} of {c['total']:,}")
-                for c in classes["worst"]],
-      "confusions": [(markdown.text(c["label_name"]),
-                      markdown.text(c["predicted_name"]), f"{c['count']:,}")
-                     for c in metrics["confusions"]],
-      "pictures": [
-          (markdown.text(alt), link) for suffix, alt in
-          zip(export_dirs.PICTURE_SUFFIXES, pictures.alts(metrics))
-          for link in links if link.endswith(suffix)],
-      "page": pages[0] if pages else None}
-
-
-def _reported(m: Mapping[str, Any]) -> list[tuple[str, str]]:
-  if not m["reported_accuracy"]:
-    return []
-  return [(f"{title}, reported", f"{wording.value(value)} %")
-          for title, value in _tops(m["reported_accuracy"])]
-
-
-def _percent(value: float) -> str:
-  """Returns two decimals; a bound that rounding left below 0 counts as 0."""
-  return f"{value:.2f}".replace("-0.00", "0.00")
-
-
-def _tops(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-  named = [("Top-1", values["top1"]), ("Top-5", values.get("top5"))]
-  return [(title, value) for title, value in named if value is not None]
-
-
-def _groups(r: Mapping[str, Any]) -> list[list[str]]:
-  """Returns per group of checks: its name and the count of each status."""
-  groups = dict.fromkeys(check["group"] for check in r["checks"])
-  rows = []
-  for group in groups:
-    found = [c["status"] for c in r["checks"] if c["group"] == group]
-    rows.append([markdown.text(group),
-                 *(str(found.count(status)) for status in _STATUSES)])
-  return rows
-
-
-def _open_checks(r: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-  return [(markdown.text(f"{c['group']}/{c['name']}"),
-           {"failed": "failed", "not_run": "not run"}[c["status"]],
-           markdown.text(c["message"]))
-          for c in r["checks"] if c["status"] != "passed"]
-
-
-def _provenance(m: Mapping[str, Any],
-                r: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-  rows = [
-      ("Checkpoint", markdown.code(m["checkpoint"]["location"])),
-      ("Source, format", f"{markdown.text(m['checkpoint']['source'])}, "
-       f"{markdown.code(m['checkpoint']['format'])}"),
-      *_channel_order(m["checkpoint"]),
-      ("Weights, SHA-256", markdown.code(m["weights"]["sha256"])),
-      ("Backbone, SHA-256", markdown.code(m["weights"]["backbone_sha256"])),
-  ]
-  if m["labels"]:
-    rows.append(("Labels, SHA-256", markdown.code(m["labels"]["sha256"])))
-  if r:
-    rows.append(("Export, SHA-256", markdown.code(r["export_sha256"])))
-  return rows
-
-
-def _channel_order(checkpoint: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """Returns what the checkpoint's own network takes, where it is known."""
-  order = checkpoint.get("channel_order")
-  if order is None:
-    return []
-  turned = "" if order == "RGB" else "; this module takes RGB all the same"
-  return [("Channel order",
-           f"{markdown.text(order)} in the checkpoint{turned}")]
-
-
-def _steps(preprocessing: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """Returns what is done to an image outside of the network, in order."""
-  inside = dict(_normalisation(preprocessing))
-  rows = [row for row in _labelled(preprocessing) if row[0] not in inside]
-  return sorted(rows, key=lambda row: row[0] != "resizes")
-
-
-def _normalisation(preprocessing: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """Returns what the network itself takes off and divides by."""
-  return _labelled({k: preprocessing[k] for k in ("mean", "std")
-                    if k in preprocessing})
-
-
 def _collection_row(m: Mapping[str, Any],
                     r: Mapping[str, Any] | None) -> list[str]:
   handle = export_dirs.parse_handle(m["handle"])
@@ -463,16 +282,9 @@ def _collection_row(m: Mapping[str, Any],
       markdown.text(f"{kind}, {m['form']}{', demo' if m['is_demo'] else ''}"),
       f"{m['parameters']['trainable']:,}",
       f"{m['multiply_adds']['count']:,}",
-      (f"{_percent(top1['value'])} % ({_percent(top1['low'])} to "
-       f"{_percent(top1['high'])})"
+      (f"{rows.percent(top1['value'])} % ({rows.percent(top1['low'])} to "
+       f"{rows.percent(top1['high'])})"
        if top1 else "not measured yet"),
       f"{wording.value(reported['top1'])} %" if reported else "none",
       markdown.text(m["dataset"]["title"]),
   ]
-
-
-def _labelled(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """Returns rows of a record whose fields this module does not know."""
-  return [(markdown.text(wording.label(key)),
-           markdown.text(wording.value(value)))
-          for key, value in values.items()]

@@ -408,8 +408,7 @@ class TestNumbers:
     card = card.replace("7 of 43", "X").replace("9 of 51", "7 of 43").replace(
         "X", "9 of 51")
     found = validate.problems(card, m, r)
-    assert any(f.startswith("row 'tench' says 9, 51; manifest and report say "
-                            "7, 43 or boat, 12 m, 31") for f in found)
+    assert any(f.startswith("row 'tench' says 9, 51, ") for f in found)
 
   def test_another_modules_card_is_found(self):
     card, m, r = case("classifier")
@@ -470,6 +469,30 @@ A RegNetY that knows ImageNet-1k (ILSVRC 2012), written up by a person.
 <!-- license: apache-2.0 -->
 
 # What it is
+
+A network of the RegNet design space.
+
+## How to use
+
+`hub.load` takes it.
+
+## Intended uses and limitations
+
+Photographs of single objects.
+
+## Training data and where the checkpoint is from
+
+See the paper.
+
+## Licence
+
+That of Apache.
+
+## Verification
+
+Ask for the hashes.
+
+## Evaluation results
 
 It has 6.06 million parameters, about as many as a small ResNet50 has stages,
 and takes 0.60 billion multiply-adds at 224x224.

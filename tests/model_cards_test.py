@@ -208,10 +208,16 @@ FIGURES = """\
 WORST = """\
 The classes with the lowest top-1:
 
-| Class      |   Right |
-| ---------- | ------: |
-| tench      | 7 of 43 |
-| boat, 12 m | 9 of 51 |
+| Class      |   Right | 95 % Wilson interval |
+| ---------- | ------: | -------------------: |
+| tench      | 7 of 43 |      8.12 to 29.97 % |
+| boat, 12 m | 9 of 51 |      9.57 to 30.25 % |
+
+The classes with the highest top-1:
+
+| Class    |    Right | 95 % Wilson interval |
+| -------- | -------: | -------------------: |
+| goldfish | 49 of 52 |     84.36 to 98.02 % |
 
 The most frequent mistakes:
 
@@ -422,7 +428,7 @@ class TestModuleCard:
   def test_python_examples_compile(self):
     for kind in ("classifier", "feature_extractor"):
       blocks = render.module_card(manifest(kind), None).split("```python\n")
-      assert len(blocks) == 4
+      assert len(blocks) == 5
       for block in blocks[1:]:
         compile(block.split("```")[0], "card", "exec")
 
@@ -431,10 +437,10 @@ class TestModuleCard:
     m = manifest(kind)
     card = render.module_card(m, None)
     assert "exports/" not in card and "$PWD" not in card
-    # hub.KerasLayer and hub.load take addresses; Keras, Docker and the
-    # checks want directories.
+    # hub.KerasLayer and hub.load take addresses; Keras, Docker, the converter
+    # to Lite and both programs want directories.
     assert card.count(f'"PATH_OR_URL/{m["handle"]}"') == 2
-    assert len(re.findall(r"\bPATH/local/", card)) == 3
+    assert len(re.findall(r"\bPATH/local/", card)) == 5
     use = card.partition("## How to use\n")[2]
     explained = use.partition("```")[0]
     for word in ("`PATH_OR_URL`", "`PATH`", "directory of exports",

@@ -177,15 +177,18 @@ Load it with:
                 for line in done.stderr.splitlines()}
     assert "hub_export.releases" in imported
     assert not imported & {"tensorflow", "numpy", "tf_keras", "starlette",
-                           "jinja2"}
+                           "jinja2", "fsspec", "s3fs", "gcsfs", "kagglehub",
+                           "huggingface_hub", "requests"}
 
   @pytest.mark.parametrize("flags, fault", [
       ([], "--export_dir"), (["--export_dir=x"], "--to"),
       (["--export_dir=x", "--to=y", "--force"], "force"),
       (["--export_dir=x", "--to=y", "z"], "'z'"),
-      (["--export_dir=x", "--to=gs://bucket/models"],
-       "--to=gs://bucket/models is no place to publish to; expected one of: "
-       "a directory, --to=published"),
+      (["--export_dir=x", "--to=ftp://host/models"],
+       "--to=ftp://host/models is no place to publish to; expected one of: "
+       "a directory, --to=published; Google Cloud Storage, "
+       "--to=gs://bucket/prefix; "),
+      (["--export_dir=x", "--to=s3://"], "--to=s3:// names no place"),
       (["--export_dir=x", "--to="], "--to= is no place"),
   ])
   def test_wrong_usage_exits_with_2(self, tmp_path, flags, fault):
@@ -194,6 +197,56 @@ Load it with:
     assert fault in done.stderr
     assert "Traceback" not in done.stderr
     assert tiny_export.tree(tmp_path) == {}
+
+  def test_a_dry_run_says_what_would_happen_and_changes_nothing(
+      self, export_dir, to):
+    flags = (f"--export_dir={export_dir}", f"--to={to}", "--dry_run")
+    done = _publish(*flags)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not to.exists()
+    first, *lines, last = done.stdout.splitlines()
+    assert first == ("local/tiny_classification/1: would be published; the "
+                     "version is free")
+    assert last == "Nothing was changed."
+    sha256 = tiny_export.digest(export_dir)
+    assert lines[:3] == [
+        f"  report: all 5 checks passed, of these very bytes "
+        f"({sha256[:12]}...)",
+        "  data set: pets, test, as the card says",
+        "  card: agrees with manifest and report"]
+    _publish(*flags[:2])
+    assert lines[3:] and sorted(lines[3:]) == sorted(
+        f"  would write {path} ({path.stat().st_size:,} bytes)"
+        for path in (to / _MODULE).rglob("*") if path.is_file())
+    assert "published already; nothing to do" in _publish(*flags).stdout
+    (to / _MODULE / "1.md").write_text("old")
+    before = tiny_export.tree(to)
+    done = _publish(*flags)
+    assert "is published with these bytes" in done.stdout
+    assert done.stdout.count("would write") == 1
+    assert f"would write {to}/{_MODULE}/1.md" in done.stdout
+    assert tiny_export.tree(to) == before
+
+  def test_a_dry_run_refuses_what_would_be_refused(self, export_dir, to):
+    tiny_export.write_report(export_dir, status="incomplete", checks=[
+        tiny_export.check(group, "all", "not_run" if group == "accuracy"
+                          else "passed", "so")
+        for group in tiny_export.GROUPS])
+    done = _publish(f"--export_dir={export_dir}", f"--to={to}", "--dry_run")
+    assert done.returncode == 1
+    assert "accuracy/all was not run" in done.stderr
+
+  @pytest.mark.parametrize("scheme", [
+      "gs://bucket/x", "s3://bucket/x", "hf://lab/x",
+      "kaggle://lab/x/tensorFlow2/y"])
+  def test_remote_places_take_no_demo_before_anything_is_asked(
+      self, tmp_path, scheme):
+    export_dir = _changed(tmp_path, is_demo=True)
+    done = _publish(f"--export_dir={export_dir}", f"--to={scheme}")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "publish: local/tiny_classification/1 is a demo")
+    assert done.stderr.count("\n") == 1
 
   def test_refusals_exit_with_1_and_write_nothing(self, export_dir, to):
     tiny_export.report_path(export_dir).unlink()
@@ -378,12 +431,59 @@ class TestRefusals:
       releases.read(export_dir.parent)
 
 
+  @pytest.mark.parametrize("dataset, told", [
+      ({"name": "imagenette", "split": "test"},
+       "is of the data set imagenette, split test; expected pets, split test"),
+      ({"name": "pets", "split": "train"}, "is of the data set pets, split "
+       "train; expected pets, split test")])
+  def test_another_data_set_than_the_cards(self, export_dir, dataset, told):
+    tiny_export.write_report(export_dir, dataset={
+        "version": "1.0.0", "num_examples": 360, "digest": "e61a" * 16}
+        | dataset)
+    assert told in self._refusal(export_dir)
+
+  @pytest.mark.parametrize("licence, taken", [
+      ("apache-2.0", True), ("MIT", True), ("bsd-3-clause", True),
+      ("cc-by-nc-4.0", True), ("custom", False), ("seer", False),
+      ("cc-by-nd-4.0", False), ("proprietary", False), ("", False)])
+  def test_licences_that_let_others_pass_it_on(
+      self, tmp_path, licence, taken):
+    release = releases.read(_changed(
+        tmp_path, licence={"id": licence, "text": "Terms of its own."}))
+    try:
+      releases.check_public(release, "s3://bucket")
+    except errors.ChecksError as e:
+      assert not taken
+      assert f"is {licence!r} (Terms of its own.)" in str(e)
+      assert "s3://bucket takes only what others may pass on" in str(e)
+      assert "apache-2.0" in str(e) and "--to=published" in str(e)
+    else:
+      assert taken
+
+  def test_documents_are_added_before_the_card(self, export_dir):
+    release = releases.with_documents(
+        releases.read(export_dir), [("1.sig", b"1"), ("1.md", b"new")])
+    assert [name for name, _ in release.documents][-2:] == ["1.sig", "1.md"]
+    assert release.card == b"new"
+    assert len(release.documents) == 7
+
+
+def _changed(output_dir: pathlib.Path, **changes: object) -> pathlib.Path:
+  """Makes an export with some fields of its manifest changed."""
+  export_dir = tiny_export.make(output_dir / "exports")
+  path = export_dir / "assets.extra" / "manifest.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+  tiny_export.write_report(export_dir)
+  tiny_export.write_card(export_dir)
+  return export_dir
+
+
 class TestChoose:
 
   def test_a_path_is_a_directory(self, to):
     assert destinations.choose(str(to)).root == to
 
-  @pytest.mark.parametrize("to", ["s3://bucket/a", "GS://b", "file:///tmp/a"])
+  @pytest.mark.parametrize("to", ["ftp://host/a", "S3A://b", "file:///tmp/a"])
   def test_other_schemes_are_refused(self, to):
     with pytest.raises(errors.UsageError, match=f"--to={to} is no place"):
       destinations.choose(to)
@@ -443,7 +543,8 @@ class TestDirectory:
       (export_dir.parent / "1.evaluations" / name).unlink()
     tiny_export.write_card(export_dir)
     release = releases.read(export_dir)
-    assert len(release.attachments) == left
+    assert sum(name.startswith("1.evaluations/")
+               for name, _ in release.documents) == left
     with pytest.raises(errors.HubExportError, match="does not belong there"):
       directory.Directory(to).verify(release)
     assert directory.Directory(to).put(release) is base.Outcome.RENEWED
@@ -564,6 +665,22 @@ class TestDirectory:
       os.umask(old)
     for path in (to / _MODULE).rglob("*"):
       assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+
+
+  def test_side_files_come_and_a_signature_stays(self, export_dir, to):
+    destination = directory.Directory(to)
+    plain = releases.read(export_dir)
+    signed = releases.with_documents(
+        plain, [("1.SHA256SUMS", b"sums"), ("1.sig", b"{}")])
+    destination.put(signed)
+    destination.verify(signed)
+    assert (to / _MODULE / "1.sig").read_bytes() == b"{}"
+    (to / _MODULE / "10.SHA256SUMS").write_text("another version's")
+    assert destination.put(plain) is base.Outcome.RENEWED
+    left = {path.name for path in (to / _MODULE).iterdir()}
+    assert "1.sig" in left and "10.SHA256SUMS" in left
+    assert "1.SHA256SUMS" not in left
+    destination.verify(plain)
 
 
 class TestWholeOrNothing:

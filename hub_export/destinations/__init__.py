@@ -11,6 +11,10 @@ from collections.abc import Callable
 from hub_export import errors
 from hub_export.destinations import base
 from hub_export.destinations import directory
+from hub_export.destinations import gcs
+from hub_export.destinations import hugging_face
+from hub_export.destinations import kaggle
+from hub_export.destinations import s3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +27,13 @@ class Kind:
 
 KINDS = (
     Kind("", "a directory, --to=published", directory.from_path),
+    Kind("gs", "Google Cloud Storage, --to=gs://bucket/prefix", gcs.from_url),
+    Kind("s3", "Amazon S3 and what speaks its protocol, "
+         "--to=s3://bucket/prefix", s3.from_url),
+    Kind("kaggle", "Kaggle Models, "
+         "--to=kaggle://owner/model/tensorFlow2/variation", kaggle.from_url),
+    Kind("hf", "the Hugging Face Hub, --to=hf://owner/repo",
+         hugging_face.from_url),
 )
 
 

@@ -1,5 +1,6 @@
 """What every place to publish to can do."""
 
+import dataclasses
 import enum
 from typing import Protocol
 
@@ -14,6 +15,14 @@ class Outcome(enum.Enum):
   UNCHANGED = "published already; nothing to do"
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What `Destination.put` would do now."""
+  outcome: Outcome
+  writes: tuple[tuple[str, int], ...] = ()  # Where, and how many bytes.
+  removes: tuple[str, ...] = ()             # Where.
+
+
 class Destination(Protocol):
   """A place to publish to; one small file of this package each.
 
@@ -22,8 +31,17 @@ class Destination(Protocol):
   which is always the same, made again.
   """
 
+  is_remote: bool  # Whether strangers may load from it.
+
   def exists(self, handle: export_dirs.Handle) -> bool:
     """Returns whether users can load `handle` from here."""
+
+  def plan(self, release: releases.Release) -> Plan:
+    """Returns what `put` would do; changes nothing.
+
+    Raises:
+      HubExportError: as `put`, as far as that can be told beforehand.
+    """
 
   def put(self, release: releases.Release) -> Outcome:
     """Publishes module, archive, card with what it links to, and report.
@@ -50,3 +68,18 @@ class Destination(Protocol):
 
   def next_steps(self, handle: export_dirs.Handle) -> list[str]:
     """Returns how `handle` is loaded from here, one line each."""
+
+
+def taken(where: str, found_sha256: str, release: releases.Release) -> str:
+  """Returns the message that a version is published with other bytes.
+
+  Args:
+    where: The published module.
+    found_sha256: Its digest, as `export_dirs.digest` makes it.
+    release: What was to be published.
+  """
+  return (
+      f"{release.handle} is published already with other bytes: {where} has "
+      f"sha256 {found_sha256}, {release.export_dir} has "
+      f"{release.export_sha256}; expected the same, because users keep what "
+      "they once loaded. Export a new version and publish that.")

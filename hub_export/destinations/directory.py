@@ -1,10 +1,6 @@
 """Publishing to a directory: for `serve`, TF Serving or any static web server.
 
-    <root>/<publisher>/<name>/<version>/              the module
-    <root>/<publisher>/<name>/<version>.tar.gz        its archive
-    <root>/<publisher>/<name>/<version>.md            its card
-    <root>/<publisher>/<name>/<version>.checks.json   its report
-    <root>/<publisher>/<name>/<version>.evaluations/  what the card links to
+Below <root>/<publisher>/<name>/ lies what `layout` lists.
 
 A version is published when its directory is there: that rename comes last. All
 is made in `.publishing-<version>` beside it and read back before. While that
@@ -28,10 +24,11 @@ from hub_export import export_dirs
 from hub_export import program
 from hub_export import releases
 from hub_export.destinations import base
+from hub_export.destinations import layout
 
 _LOCK = ".publish.lock"
 _STAGING_PREFIX = ".publishing-"
-_SIDE_SUFFIXES = (".tar.gz", ".md", ".checks.json")
+_SIDE_SUFFIXES = (layout.ARCHIVE_SUFFIX, *layout.DOCUMENT_SUFFIXES)
 # Each failed attempt means that another publisher has just tidied up.
 _LOCK_ATTEMPTS = 1000
 
@@ -44,6 +41,8 @@ def from_path(to: str) -> "Directory":
 class Directory:
   """A `base.Destination` below one directory."""
 
+  is_remote = False
+
   def __init__(self, root: pathlib.Path):
     self.root = root
 
@@ -54,7 +53,7 @@ class Directory:
   def archive_path(self, handle: export_dirs.Handle) -> pathlib.Path:
     """Returns where the archive lies once it is published."""
     module_dir = self.module_dir(handle)
-    return module_dir.with_name(module_dir.name + ".tar.gz")
+    return module_dir.with_name(module_dir.name + layout.ARCHIVE_SUFFIX)
 
   def card_path(self, handle: export_dirs.Handle) -> pathlib.Path:
     """Returns where the card lies once it is published."""
@@ -88,6 +87,22 @@ class Directory:
         os.path.isfile(path) for path in (
             self.archive_path(handle), self.card_path(handle),
             self.report_path(handle)))
+
+  def plan(self, release: releases.Release) -> base.Plan:
+    """As `base.Destination.plan`."""
+    final = self.module_dir(release.handle)
+    _check_apart(self.root, final, release.export_dir)
+    with export_dirs.write_errors(final), layout.parts(release) as parts:
+      sizes = {final.parent / p.name: p.bytes for p in parts}
+      if not os.path.lexists(final):
+        return base.Plan(base.Outcome.PUBLISHED,
+                         tuple((str(p), size) for p, size in sizes.items()))
+      self._verify_module(release)
+      renewed, stale = self._renewed(release), self._stale(release)
+    return base.Plan(
+        base.Outcome.RENEWED if renewed or stale else base.Outcome.UNCHANGED,
+        tuple((str(path), sizes[path]) for path in renewed),
+        tuple(map(str, stale)))
 
   def put(self, release: releases.Release) -> base.Outcome:
     """As `base.Destination.put`."""
@@ -141,26 +156,31 @@ class Directory:
     So a card never links to what is not there yet.
     """
     parent = self.module_dir(release.handle).parent
-    return [*((parent / name, content)
-              for name, content in release.attachments),
-            (self.report_path(release.handle), release.report),
-            (self.card_path(release.handle), release.card)]
+    return [(parent / name, content) for name, content in release.documents]
 
   def _stale(self, release: releases.Release) -> list[pathlib.Path]:
-    """Returns the files that an earlier card linked to, and this one not."""
-    kept = {path for path, _ in self._documents(release)}
-    return [path for path in self.attachment_paths(release.handle)
-            if path not in kept]
+    """Returns the documents of earlier, which this release does not have."""
+    final = self.module_dir(release.handle)
+    present = [*final.parent.glob(f"{final.name}.*"),
+               *_evaluations(final).glob("**/*")]
+    names = [path.relative_to(final.parent).as_posix()
+             for path in present if path.is_file()]
+    return [final.parent / name for name in layout.stale(names, release)]
+
+  def _renewed(self, release: releases.Release) -> list[pathlib.Path]:
+    """Returns the documents that differ, and the archive if it is damaged."""
+    paths = [path for path, content in self._documents(release)
+             if not path.is_file() or path.read_bytes() != content]
+    archive_path = self.archive_path(release.handle)
+    if not _is_sound(archive_path, self.module_dir(release.handle)):
+      paths.append(archive_path)
+    return paths
 
   def _verify_module(self, release: releases.Release) -> None:
     final = self.module_dir(release.handle)
     found = export_dirs.digest(final)
     if found != release.export_sha256:
-      raise errors.HubExportError(
-          f"{release.handle} is published already with other bytes: {final} "
-          f"has sha256 {found}, {release.export_dir} has "
-          f"{release.export_sha256}; expected the same, because users keep "
-          "what they once loaded. Export a new version and publish that.")
+      raise errors.HubExportError(base.taken(str(final), found, release))
 
   def _publish(self, release: releases.Release) -> None:
     """Stages everything, reads it back, renames; the directory comes last."""
@@ -196,19 +216,14 @@ class Directory:
     """
     final = self.module_dir(release.handle)
     self._verify_module(release)
-    changed = [(path, content)
-               for path, content in self._documents(release)
-               if not path.is_file() or path.read_bytes() != content]
-    archive_path = self.archive_path(release.handle)
-    stale = self._stale(release)
-    renewed = [path for path, _ in changed]
-    if not _is_sound(archive_path, final):
-      renewed.append(archive_path)
+    renewed, stale = self._renewed(release), self._stale(release)
     if not renewed and not stale:
       return base.Outcome.UNCHANGED
+    archive_path = self.archive_path(release.handle)
     staging = _make_staging(final)
-    for path, content in changed:
-      _write(staging / path.relative_to(final.parent), content)
+    for path, content in self._documents(release):
+      if path in renewed:
+        _write(staging / path.relative_to(final.parent), content)
     if archive_path in renewed:
       archive.write(staging / archive_path.name, final)
       archive.verify(staging / archive_path.name, final)
