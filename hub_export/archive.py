@@ -8,12 +8,14 @@ directory that the archive does not name, and fails on the first file in one.
 Nothing here holds more than a block of a file in memory.
 """
 
+import contextlib
 import gzip
 import hashlib
 import io
 import pathlib
 import tarfile
 import zlib
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from hub_export import errors
@@ -22,6 +24,7 @@ from hub_export import export_dirs
 _FILE_MODE = 0o644
 _DIRECTORY_MODE = 0o755
 _BLOCK_BYTES = 1 << 20
+_MOST_KEPT_BYTES = 16 << 20  # Of a manifest; they have some 10 kB.
 # zlib's default: float32 weights hardly get smaller with more.
 _COMPRESSION_LEVEL = 6
 
@@ -76,25 +79,83 @@ def verify(archive: pathlib.Path, export_dir: pathlib.Path) -> None:
   expected = dict(_entries(export_dir))
   found: dict[str, bool] = {}
   problems = []
-  try:
-    with gzip.open(archive, "rb") as zipped:
-      with tarfile.open(fileobj=zipped, mode="r|") as tar:
-        for member in tar:
-          problem = _member_problem(tar, member, found, expected, export_dir)
-          if problem:
-            problems.append(f"{member.name} {problem}")
-          found[member.name] = member.isdir()
-      while zipped.read(_BLOCK_BYTES):  # The checksum stands at the very end.
-        pass
-  except (OSError, EOFError, tarfile.TarError, zlib.error) as e:
-    raise errors.HubExportError(
-        f"{archive} cannot be read ({e}); expected the archive of "
-        f"{export_dir}. Publish it again.") from e
+  with _opened(archive, f"the archive of {export_dir}") as tar:
+    for member in tar:
+      problem = _member_problem(tar, member, found, expected, export_dir)
+      if problem:
+        problems.append(f"{member.name} {problem}")
+      found[member.name] = member.isdir()
   problems += [f"{name} is missing" for name in expected if name not in found]
   if problems:
     raise errors.HubExportError(errors.join_problems(
         f"{archive} does not hold what {export_dir} does", problems,
         "Publish it again."))
+
+
+def file_sha256s(archive: pathlib.Path, kept: str
+                 ) -> tuple[dict[str, str], bytes | None]:
+  """Returns the hashes of the files in an archive, which may be anybody's.
+
+  Nothing is written, and little is kept in memory.
+
+  Args:
+    archive: The .tar.gz.
+    kept: The path of one small file whose content is wanted.
+
+  Returns:
+    Relative path to SHA-256, and the content of `kept`, None if it is missing.
+
+  Raises:
+    HubExportError: if it cannot be read to its end, or if a member is neither
+      file nor directory, is there twice, would not lie below the directory
+      that it is unpacked in, or if `kept` is large; all such are named.
+  """
+  found: dict[str, str | None] = {}
+  content = None
+  problems = []
+  with _opened(archive, "an archive of an export") as tar:
+    for member in tar:
+      name = member.name
+      path = pathlib.PurePosixPath(name)
+      if name in found:
+        problems.append(f"{name} is there twice")
+      elif path.is_absolute() or ".." in path.parts or str(path) != name:
+        problems.append(f"{name!r} is no plain relative path")
+      elif member.isdir():
+        found[name] = None
+      elif not member.isfile():
+        problems.append(f"{name} is neither file nor directory")
+      elif name == kept and member.size > _MOST_KEPT_BYTES:
+        problems.append(f"{name} has {member.size} bytes, which is too much")
+      elif name == kept:
+        content = tar.extractfile(member).read()
+        found[name] = hashlib.sha256(content).hexdigest()
+      else:
+        found[name] = _hexdigest(tar.extractfile(member))
+  if problems:
+    raise errors.HubExportError(errors.join_problems(
+        f"{archive} is not as archives of exports are", problems,
+        "Get it from the publisher again."))
+  return {name: sha256 for name, sha256 in found.items() if sha256}, content
+
+
+@contextlib.contextmanager
+def _opened(archive: pathlib.Path, expected: str) -> Iterator[tarfile.TarFile]:
+  """Yields an archive to be read once, and reads on to its checksum.
+
+  Raises:
+    HubExportError: if it cannot be read, in the block or after it.
+  """
+  try:
+    with gzip.open(archive, "rb") as zipped:
+      with tarfile.open(fileobj=zipped, mode="r|") as tar:
+        yield tar
+      while zipped.read(_BLOCK_BYTES):  # The checksum stands at the very end.
+        pass
+  except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as e:
+    raise errors.HubExportError(
+        f"{archive} cannot be read ({e}); expected {expected}. Publish it, or "
+        "get it, again.") from e
 
 
 class _Digest(io.RawIOBase):
