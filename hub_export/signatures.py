@@ -148,11 +148,12 @@ def differences(expected: Mapping[str, str], found: Mapping[str, str]
                 ) -> list[str]:
   """Returns a line for each file that differs, sorted by its name."""
   def problem(name: str) -> str:
+    shown = "its content" if name == FILE_ITSELF else name
     if name not in found:
-      return "is missing"
-    return "differs" if name in expected else "was added"
+      return f"{shown} is missing"
+    return f"{shown} {'differs' if name in expected else 'was added'}"
 
-  return [f"{name} {problem(name)}" for name in sorted({*expected, *found})
+  return [problem(name) for name in sorted({*expected, *found})
           if expected.get(name) != found.get(name)]
 
 
