@@ -22,6 +22,7 @@ _BLOCK_BYTES = 1 << 20
 _MOST_BYTES = 64 << 20
 _TIMEOUT_S = 20  # To connect, and between two pieces.
 _RETRIES = 3
+_BACKOFF_S = 0.5  # Before the second retry; doubled for the third.
 _RETRIED_STATUS = (429, 500, 502, 503, 504)
 _MISSING_STATUS = (404, 410)
 
@@ -146,7 +147,7 @@ class Address:
     import requests
     import urllib3
 
-    retry = urllib3.Retry(_RETRIES, backoff_factor=0.5, raise_on_status=False,
+    retry = urllib3.Retry(_RETRIES, backoff_factor=_BACKOFF_S, raise_on_status=False,
                           status_forcelist=_RETRIED_STATUS)
     try:
       with requests.Session() as session:

@@ -61,8 +61,8 @@ class Verdict:
 @dataclasses.dataclass(frozen=True)
 class _Module:
   """The files of a module, read."""
-  files: Mapping[str, str]      # Relative path to SHA-256.
-  manifest: Mapping[str, Any]
+  files: Mapping[str, str]  # Relative path to SHA-256.
+  manifest: bytes | None    # As it is; it may be anybody's.
 
 
 def verify(subject: Subject, verifier: signing_keys.Verifier,
@@ -89,17 +89,17 @@ def verify(subject: Subject, verifier: signing_keys.Verifier,
     if module_only:
       module = _read_module(subject)
       signer = _check_signature(subject, module, verifier)
-      _check_handle(subject, module, handle)
-      return Verdict(module.manifest["handle"], signer, len(module.files),
-                     None, None)
+      found = _check_handle(subject, _manifest(subject, module), handle)
+      return Verdict(found, signer, len(module.files), None, None)
     expected = _check_sums(subject, verifier)
     module, num_beside = _check_files(subject, expected)
     signer = _check_signature(subject, module, verifier)
+    manifest = _manifest(subject, module)
     statement = _check_provenance(
-        subject, module, expected[subject.version + _ARCHIVE_SUFFIX])
-    _check_handle(subject, module, handle)
-    return Verdict(module.manifest["handle"], signer, len(module.files),
-                   num_beside, provenance.summary(statement))
+        subject, module, manifest, expected[subject.version + _ARCHIVE_SUFFIX])
+    found = _check_handle(subject, manifest, handle)
+    return Verdict(found, signer, len(module.files), num_beside,
+                   provenance.summary(statement))
 
 
 def _check_sums(subject: Subject, verifier: signing_keys.Verifier
@@ -165,11 +165,12 @@ def _check_signature(subject: Subject, module: _Module,
 
 
 def _check_provenance(subject: Subject, module: _Module,
-                      archive_sha256: str) -> bytes:
+                      manifest: Mapping[str, Any], archive_sha256: str
+                      ) -> bytes:
   """Returns the statement on where the module comes from, if it is true."""
   content = _needed(subject, provenance.SUFFIX)
   problems = provenance.problems(content, subject.version, module.files,
-                                 archive_sha256, module.manifest)
+                                 archive_sha256, manifest)
   if problems:
     raise _failed(subject, "provenance", [
         f"{subject.version}{provenance.SUFFIX} {problem}"
@@ -177,41 +178,52 @@ def _check_provenance(subject: Subject, module: _Module,
   return content
 
 
-def _check_handle(subject: Subject, module: _Module, handle: str | None
-                  ) -> None:
-  """Raises ChecksError if it is another module than was asked for."""
-  found = export_dirs.parse_handle(module.manifest["handle"])
-  if handle and str(found) != handle:
+def _check_handle(subject: Subject, manifest: Mapping[str, Any],
+                  handle: str | None) -> str:
+  """Returns the handle, if it is the module that was asked for."""
+  found = manifest["handle"]
+  if handle and found != handle:
     raise _failed(subject, "handle", [
         f"it is {found}, signed by its publisher; expected {handle}"])
-  if str(found.version) != subject.version:
+  if str(export_dirs.parse_handle(found).version) != subject.version:
     raise _failed(subject, "handle", [
         f"it is {found}, signed by its publisher, but lies where version "
         f"{subject.version} should"])
+  return found
 
 
 def _read_module(subject: Subject) -> _Module:
-  """Returns a module's files and manifest.
+  """Returns a module's files.
 
   Raises:
-    HubExportError: if there is anything but plain files, or no manifest.
+    HubExportError: if there is anything but plain files, or one cannot be read.
   """
-  if subject.export_dir:
-    files = {str(path): export_dirs.file_sha256(subject.export_dir / path)
-             for path in export_dirs.files(subject.export_dir)}
-    return _Module(files, export_dirs.read_manifest(subject.export_dir))
-  files, content = archive.file_sha256s(
-      subject.archive, str(export_dirs.MANIFEST))
+  if subject.archive:
+    return _Module(*archive.file_sha256s(
+        subject.archive, str(export_dirs.MANIFEST)))
+  directory = side_files.Directory(subject.export_dir)
+  return _Module(
+      {str(path): directory.sha256(str(path))
+       for path in export_dirs.files(subject.export_dir)},
+      directory.read(str(export_dirs.MANIFEST)))
+
+
+def _manifest(subject: Subject, module: _Module) -> dict[str, Any]:
+  """Returns the manifest of a module that was signed.
+
+  Raises:
+    ChecksError: if it is none: the publisher signed something else.
+  """
   try:
-    manifest = json.loads(content or b"")
+    manifest = json.loads(module.manifest or b"")
     export_dirs.parse_handle(manifest["handle"])
+    return manifest
   except (ValueError, KeyError, TypeError, AttributeError, RecursionError,
           errors.HubExportError) as e:
-    raise errors.ChecksError(
-        f"{subject.shown} has no {export_dirs.MANIFEST} that can be read "
-        f"({type(e).__name__}); expected the archive of an export. Get it from "
-        "the publisher again.") from e
-  return _Module(files, manifest)
+    raise _failed(subject, "handle", [
+        f"it has no {export_dirs.MANIFEST} that can be read "
+        f"({type(e).__name__}: {e}), though it was signed; expected an export"
+    ]) from e
 
 
 def _needed(subject: Subject, suffix: str) -> bytes:
