@@ -53,7 +53,8 @@ def statement(export_dir: pathlib.Path, files: Mapping[str, str],
               archive_sha256: str) -> bytes:
   """Returns the statement on an export, JSON.
 
-  It is the same for the same export, wherever and whenever it is made.
+  It is the same for the same export, wherever and whenever it is made, if the
+  code was noted beside it; otherwise it names the code that runs now.
 
   Args:
     export_dir: The export.
@@ -126,8 +127,8 @@ def problems(content: bytes, version: str, files: Mapping[str, str],
         f"does not name {d['name']} of the checkpoint with its hash"
         for d in _checkpoint_files(manifest["checkpoint"])
         if dependencies.get(d["name"]) != d["digest"]]
-    messages += [f"names no hash of {name}" for name in (_CODE, _LOCK)
-                 if not dependencies.get(name)]
+    messages += [f"names no sha256 of {name}" for name in (_CODE, _LOCK)
+                 if not (dependencies.get(name) or {}).get("sha256")]
     return messages
   except (ValueError, KeyError, TypeError, AttributeError,
           RecursionError) as e:
@@ -138,11 +139,13 @@ def problems(content: bytes, version: str, files: Mapping[str, str],
 def summary(content: bytes) -> str:
   """Returns what a sound statement says, in a line for people."""
   build = json.loads(content)["predicate"]["buildDefinition"]
-  digests = {d["name"]: d["digest"] for d in build["resolvedDependencies"]}
-  code = digests[_CODE]
+  found = {d["name"]: d for d in build["resolvedDependencies"]}
+  code = found[_CODE]["digest"]
+  is_modified = found[_CODE].get("annotations", {}).get("is_modified")
   return (f"checkpoint {build['externalParameters']['checkpoint']}, code "
-          f"{code.get('gitCommit', code['sha256'])[:12]}, lock "
-          f"{digests[_LOCK]['sha256'][:12]}")
+          f"{code.get('gitCommit') or code['sha256']:.12}"
+          f"{' with changes' if is_modified else ''}, lock "
+          f"{found[_LOCK]['digest']['sha256']:.12}")
 
 
 def _predicate(manifest: Mapping[str, Any], code: Mapping[str, Any],

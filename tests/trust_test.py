@@ -219,6 +219,19 @@ class TestProvenance:
       trust.trusted_documents(export_dir, ())
 
 
+  def test_summary(self, export_dir, monkeypatch):
+    then = {"version": "0.0.9", "revision": "ab" * 20, "is_modified": True,
+            "source_sha256": "cd" * 32, "lock_sha256": "ef" * 32}
+    monkeypatch.setattr(provenance, "_code", lambda: then)
+    def summary() -> str:
+      return provenance.summary(json.dumps(_statement(export_dir)).encode())
+    assert summary() == ("checkpoint keras:tiny, code abababababab with "
+                         "changes, lock efefefefefef")
+    then.update(revision=None, is_modified=None)
+    assert summary() == (
+        "checkpoint keras:tiny, code cdcdcdcdcdcd, lock efefefefefef")
+
+
 class TestProblems:
 
   def _problems(self, export_dir: pathlib.Path, change=lambda s: None
@@ -253,9 +266,9 @@ class TestProblems:
           0]["digest"].update(sha256="00" * 32),
        "does not name checkpoint/tiny.h5 of the checkpoint with its hash"),
       (lambda s: s["predicate"]["buildDefinition"]["resolvedDependencies"].pop(
-          1), "names no hash of code"),
+          1), "names no sha256 of code"),
       (lambda s: s["predicate"]["buildDefinition"]["resolvedDependencies"].pop(
-          2), "names no hash of tools/python/requirements.txt"),
+          2), "names no sha256 of tools/python/requirements.txt"),
       (lambda s: s.pop("subject"), "is no statement of where a module comes"),
       (lambda s: s.update(predicate=[]), "is no statement of where a module"),
   ])
