@@ -161,7 +161,8 @@ def _known_files(files: Mapping[str, str]) -> Any:
   """Returns what the library takes for its reader of directories.
 
   It reads nothing, as the files' hashes are known already, may they lie in a
-  directory or in an archive; and it ignores no file, whatever a signature says.
+  directory or in an archive. And it passes over no file: what a signature says
+  is to be ignored, `hash` never hears of.
   """
   # pylint: disable=g-import-not-at-top
   from model_signing import hashing
@@ -183,9 +184,6 @@ def _known_files(files: Mapping[str, str]) -> Any:
           manifest.SerializationType.from_args(
               {"method": "files", "hash_type": "sha256",
                "allow_symlinks": False}))
-
-    def add_ignored_paths(self, *, model_path, paths) -> None:
-      """Does nothing: no file may be passed over."""
 
   return KnownFiles()
 
