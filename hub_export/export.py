@@ -35,6 +35,7 @@ from hub_export import batch
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import program
+from hub_export import provenance
 from hub_export.regnet import requested
 from hub_export.regnet import variants
 from hub_export.regnet import wishes as wishes_lib
@@ -216,6 +217,7 @@ def _export(item: requested.Item, wishes: wishes_lib.Wishes,
   for module in family.hub_modules(resolved, _FORM.value):
     result = saved_model.write(module, output_dir, _PUBLISHER.value,
                                _FORCE.value)
+    provenance.record(result.export_dir)
     _say(f"  {program.shown_path(result.export_dir)}" + (
         "" if result.is_new else
         "  (unchanged: this version has this very content)"))

@@ -1,9 +1,11 @@
 """Tests of hub_export/archive.py: what hub.load reads, and reproducibility."""
 
 import gzip
+import hashlib
 import io
 import os
 import pathlib
+import random
 import struct
 import subprocess
 import sys
@@ -67,6 +69,26 @@ def test_same_bytes_whatever_times_modes_and_order_of_making(tmp_path):
           == (tmp_path / "another_name.tgz").read_bytes())
 
 
+def test_sha256_and_size_are_those_of_the_file(export_dir, tmp_path):
+  # Blocks that do not compress, so that more than one of them is digested.
+  (export_dir / "variables" / "big").write_bytes(
+      random.Random(0).randbytes(3 << 20))
+  archive.write(tmp_path / "1.tar.gz", export_dir)
+  whole = (tmp_path / "1.tar.gz").read_bytes()
+  before = tiny_export.tree(tmp_path)
+  assert archive.sha256(export_dir) == (
+      hashlib.sha256(whole).hexdigest(), len(whole))
+  assert tiny_export.tree(tmp_path) == before
+
+
+def test_sha256_of_what_cannot_be_packed(export_dir):
+  (export_dir / "link").symlink_to("saved_model.pb")
+  with pytest.raises(errors.HubExportError, match="link is neither"):
+    archive.sha256(export_dir)
+  with pytest.raises(errors.HubExportError, match="nowhere cannot be read"):
+    archive.sha256(export_dir.with_name("nowhere"))
+
+
 def test_memory_does_not_grow_with_the_files(tmp_path):
   size = 48 << 20
   export_dir = tiny_export.make(tmp_path / "exports")
@@ -76,6 +98,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path):
   try:
     archive.write(tmp_path / "1.tar.gz", export_dir)
     archive.verify(tmp_path / "1.tar.gz", export_dir)
+    archive.sha256(export_dir)
     _, peak = tracemalloc.get_traced_memory()
   finally:
     tracemalloc.stop()
@@ -151,6 +174,17 @@ class TestVerify:
     with pytest.raises(errors.HubExportError, match="1.tar.gz cannot be read"):
       archive.verify(tmp_path / "1.tar.gz", export_dir)
 
+  def test_truncated_within_a_large_file(self, export_dir, tmp_path):
+    (export_dir / "variables" / "big").write_bytes(
+        random.Random(0).randbytes(3 << 20))
+    archive.write(tmp_path / "1.tar.gz", export_dir)
+    whole = (tmp_path / "1.tar.gz").read_bytes()
+    (tmp_path / "1.tar.gz").write_bytes(whole[:2 << 20])
+    with pytest.raises(errors.HubExportError, match="1.tar.gz cannot be read"):
+      archive.verify(tmp_path / "1.tar.gz", export_dir)
+    with pytest.raises(errors.HubExportError, match="1.tar.gz cannot be read"):
+      archive.file_sha256s(tmp_path / "1.tar.gz", "none")
+
   def test_wrong_checksum_at_the_end(self, export_dir, tmp_path):
     archive.write(tmp_path / "1.tar.gz", export_dir)
     whole = bytearray((tmp_path / "1.tar.gz").read_bytes())
@@ -165,3 +199,45 @@ class TestVerify:
     (tmp_path / "1.tar.gz").write_bytes(gzip.compress(b"no tar" * 999))
     with pytest.raises(errors.HubExportError, match="cannot be read"):
       archive.verify(tmp_path / "1.tar.gz", export_dir)
+
+
+class TestFileSha256s:
+
+  def test_are_those_of_the_export(self, export_dir, tmp_path):
+    archive.write(tmp_path / "1.tar.gz", export_dir)
+    hashes, kept = archive.file_sha256s(
+        tmp_path / "1.tar.gz", "assets.extra/manifest.json")
+    manifest = (export_dir / "assets.extra" / "manifest.json").read_bytes()
+    assert kept == manifest
+    assert hashes == {
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in {**tiny_export.FILES,
+                              "assets.extra/manifest.json": manifest}.items()}
+    assert archive.file_sha256s(tmp_path / "1.tar.gz", "none")[1] is None
+
+  def test_names_all_that_may_not_be_in_an_archive(self, tmp_path):
+    with tarfile.open(tmp_path / "1.tar.gz", "w:gz") as tar:
+      for name in ("../up", "/root", "./here", "a/../b", "a", "a", "fine"):
+        info = tarfile.TarInfo(name)
+        info.size = 2
+        tar.addfile(info, io.BytesIO(b"ab"))
+      for name, kind in (("link", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE),
+                         ("pipe", tarfile.FIFOTYPE)):
+        info = tarfile.TarInfo(name)
+        info.type = kind
+        info.linkname = "fine"
+        tar.addfile(info)
+      big = tarfile.TarInfo("manifest")
+      big.size = (16 << 20) + 1
+      tar.addfile(big, io.BytesIO(bytes(big.size)))
+    with pytest.raises(errors.HubExportError) as caught:
+      archive.file_sha256s(tmp_path / "1.tar.gz", "manifest")
+    assert str(caught.value).splitlines()[1:-1] == [
+        "  '../up' is no plain relative path",
+        "  '/root' is no plain relative path",
+        "  './here' is no plain relative path",
+        "  'a/../b' is no plain relative path", "  a is there twice",
+        "  link is neither file nor directory",
+        "  hard is neither file nor directory",
+        "  pipe is neither file nor directory",
+        "  manifest has 16777217 bytes, which is too much"]

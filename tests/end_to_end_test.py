@@ -141,6 +141,11 @@ def test_export_says_what_it_made_and_what_comes_next(user, exported):
     assert f"exports/local/{name}/1" in out
     card = export_dirs.card_path(user.dir(name)).read_text()
     assert card.startswith(f"# Module local/{name}/1\n")
+    # What provenance will say of it.
+    noted = json.loads(user.dir(name).with_name("1.build.json").read_text())
+    root = pathlib.Path(export_dirs.__file__).resolve().parents[1]
+    assert noted["lock_sha256"] == export_dirs.file_sha256(
+        root / "tools" / "python" / "requirements.txt")
 
 
 # The export program, to which any module is a large one.

@@ -1,0 +1,235 @@
+"""Keys and certificates that sign and verify: read, and told what is wrong.
+
+They are elliptic-curve ones in PEM:
+
+    openssl ecparam -name prime256v1 -genkey -noout -out private.pem
+    openssl ec -in private.pem -pubout -out public.pem
+
+No message, and no representation of what is here, has anything of a private key
+or of a password in it.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from hub_export import errors
+
+# Imported where it is used: most programs never sign.
+if TYPE_CHECKING:
+  from cryptography import x509
+  from cryptography.hazmat.primitives.asymmetric import ec
+
+PASSWORD_VARIABLE = "REGNETY_HUB_KEY_PASSWORD"  # Of the environment.
+# The format of signatures has these alone; each goes with one hash.
+HASHES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
+_MAKE_KEY = ("Make a pair with: openssl ecparam -name prime256v1 -genkey "
+             "-noout -out private.pem; openssl ec -in private.pem -pubout "
+             "-out public.pem")
+
+
+@dataclasses.dataclass(frozen=True)
+class Signer:
+  """A private key, and the certificate that vouches for it if there is one."""
+  key: "ec.EllipticCurvePrivateKey" = dataclasses.field(repr=False)
+  certificate: "x509.Certificate | None" = None
+  chain: "tuple[x509.Certificate, ...]" = ()  # What stands above it.
+
+
+@dataclasses.dataclass(frozen=True)
+class Verifier:
+  """Whom to believe: the holder of one key, or those whom a chain vouches for.
+
+  Exactly one of the two is there.
+  """
+  shown: str  # The files that it comes from, for people.
+  public_key: "ec.EllipticCurvePublicKey | None" = None
+  chain: "tuple[x509.Certificate, ...]" = ()  # With the root.
+
+
+def load_signer(private_key: pathlib.Path,
+                certificate: pathlib.Path | None = None,
+                chain: Iterable[pathlib.Path] = ()) -> Signer:
+  """Returns a signer that was found to be fit for signing.
+
+  Args:
+    private_key: PEM, on the curve P-256, P-384 or P-521. The password of an
+      encrypted one is taken from the environment, PASSWORD_VARIABLE.
+    certificate: PEM, of this very key.
+    chain: PEM, the certificates above it up to the root.
+
+  Raises:
+    UsageError: if there is a chain without a certificate, or the reverse.
+    HubExportError: if one cannot be read, is of another kind, does not belong
+      to the key, or is not valid now.
+  """
+  chain = tuple(chain)
+  if bool(chain) != bool(certificate):
+    raise errors.UsageError(
+        "a signing certificate and its chain go together; expected both or "
+        "neither (the chain of a self-signed certificate is itself)")
+  key = _private_key(private_key)
+  if not certificate:
+    return Signer(key)
+  own = _certificates(certificate)[0]
+  _check_certificate(own, certificate, key)
+  return Signer(key, own, _chain(chain))
+
+
+def load_verifier(public_key: pathlib.Path | None = None,
+                  chain: Iterable[pathlib.Path] = ()) -> Verifier:
+  """Returns whom to believe, by a public key or by a chain of certificates.
+
+  Args:
+    public_key: PEM.
+    chain: PEM, certificates with the root, of which the signer's was issued.
+
+  Raises:
+    UsageError: unless one of the two is given.
+    HubExportError: if a file cannot be read or is of another kind.
+  """
+  chain = tuple(chain)
+  if bool(chain) == bool(public_key):
+    raise errors.UsageError(
+        "expected the publisher's public key or a chain of certificates, one "
+        "of the two")
+  if public_key:
+    return Verifier(str(public_key), public_key=_public_key(public_key))
+  return Verifier(", ".join(map(str, chain)), chain=_chain(chain))
+
+
+def pem(certificates: "Iterable[x509.Certificate]") -> bytes:
+  """Returns certificates as one PEM file."""
+  # pylint: disable-next=g-import-not-at-top
+  from cryptography.hazmat.primitives import serialization
+
+  return b"".join(c.public_bytes(serialization.Encoding.PEM)
+                  for c in certificates)
+
+
+def public_pem(public_key: "ec.EllipticCurvePublicKey") -> bytes:
+  """Returns a public key as a PEM file."""
+  # pylint: disable-next=g-import-not-at-top
+  from cryptography.hazmat.primitives import serialization
+
+  return public_key.public_bytes(
+      serialization.Encoding.PEM,
+      serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def fingerprint(public_key: "ec.EllipticCurvePublicKey") -> str:
+  """Returns what a signature calls a key: the SHA-256 of its PEM file."""
+  return hashlib.sha256(public_pem(public_key)).hexdigest()
+
+
+def _private_key(path: pathlib.Path) -> "ec.EllipticCurvePrivateKey":
+  """Returns a private key, decrypted; what is wrong with it is told."""
+  # pylint: disable-next=g-import-not-at-top
+  from cryptography.hazmat.primitives import serialization
+
+  content = _read(path, "private key")
+  if b"PUBLIC KEY-----" in content:
+    raise errors.HubExportError(
+        f"{path} is a public key; expected the private one, which signs.")
+  password = None
+  if b"ENCRYPTED" in content:
+    password = os.fsencode(os.environ.get(PASSWORD_VARIABLE, ""))
+    if not password:
+      raise errors.HubExportError(
+          f"{path} is encrypted; expected its password in the environment "
+          f"variable {PASSWORD_VARIABLE}. Set it, and nowhere else.")
+  try:
+    key = serialization.load_pem_private_key(content, password)
+  except Exception:  # Whatever it says: no part of a key may be shown.
+    raise errors.HubExportError(
+        f"{path} cannot be read as a private key in PEM"
+        + (f", or {PASSWORD_VARIABLE} has another password" if password else "")
+        + f"; expected one on an elliptic curve. {_MAKE_KEY}") from None
+  return _checked_curve(key, path)
+
+
+def _public_key(path: pathlib.Path) -> "ec.EllipticCurvePublicKey":
+  """Returns a public key; what is wrong with it is told."""
+  # pylint: disable=g-import-not-at-top
+  from cryptography import exceptions
+  from cryptography.hazmat.primitives import serialization
+
+  content = _read(path, "public key")
+  if b"PRIVATE KEY-----" in content:
+    raise errors.HubExportError(
+        f"{path} is a private key; expected the public one, which verifies. "
+        f"Make it: openssl ec -in {path} -pubout")
+  try:
+    key = serialization.load_pem_public_key(content)
+  except (ValueError, exceptions.UnsupportedAlgorithm) as e:
+    raise errors.HubExportError(
+        f"{path} cannot be read as a public key; expected PEM, beginning with "
+        "-----BEGIN PUBLIC KEY-----. Get it from the publisher again.") from e
+  return _checked_curve(key, path)
+
+
+def _checked_curve(key: Any, path: pathlib.Path) -> Any:
+  """Returns `key`; raises HubExportError unless it is of a kind that signs."""
+  curve = getattr(getattr(key, "curve", None), "name", None)
+  if curve not in HASHES:
+    raise errors.HubExportError(
+        f"{path} is {f'on the curve {curve}' if curve else 'no ECDSA key'}; "
+        "expected a key on P-256, P-384 or P-521, as the format of signatures "
+        f"has them. {_MAKE_KEY}")
+  return key
+
+
+def _certificates(path: pathlib.Path) -> "list[x509.Certificate]":
+  """Returns the certificates in a file, one at least."""
+  from cryptography import x509  # pylint: disable=g-import-not-at-top
+
+  try:
+    return x509.load_pem_x509_certificates(_read(path, "certificate"))
+  except ValueError as e:
+    raise errors.HubExportError(
+        f"{path} cannot be read as a certificate; expected PEM, beginning with "
+        "-----BEGIN CERTIFICATE-----.") from e
+
+
+def _chain(paths: Iterable[pathlib.Path]) -> "tuple[x509.Certificate, ...]":
+  return tuple(c for path in paths for c in _certificates(path))
+
+
+def _check_certificate(certificate: "x509.Certificate", path: pathlib.Path,
+                       key: "ec.EllipticCurvePrivateKey") -> None:
+  """Raises HubExportError unless a certificate lets `key` sign now."""
+  from cryptography import x509  # pylint: disable=g-import-not-at-top
+
+  if certificate.public_key() != key.public_key():
+    raise errors.HubExportError(
+        f"{path} is the certificate of another key; expected that of the "
+        "private key. Give the two that belong together.")
+  now = datetime.datetime.now(datetime.timezone.utc)
+  first, last = (certificate.not_valid_before_utc,
+                 certificate.not_valid_after_utc)
+  if not first <= now <= last:
+    raise errors.HubExportError(
+        f"{path} is valid from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} "
+        f"UTC; expected that to include now, {now:%Y-%m-%d %H:%M} by this "
+        "machine's clock. Set the clock, or renew the certificate.")
+  extensions = {type(e.value): e.value for e in certificate.extensions}
+  usage = extensions.get(x509.KeyUsage)
+  purposes = extensions.get(x509.ExtendedKeyUsage, ())
+  if not (usage and usage.digital_signature
+          or x509.ExtendedKeyUsageOID.CODE_SIGNING in purposes):
+    raise errors.HubExportError(
+        f"{path} does not let its key sign; expected the key usage "
+        "digitalSignature or codeSigning. Have a certificate issued for that.")
+
+
+def _read(path: pathlib.Path, what: str) -> bytes:
+  try:
+    return path.read_bytes()
+  except OSError as e:
+    raise errors.HubExportError(
+        f"the {what} {path} cannot be read ({e.strerror}); expected a file in "
+        "PEM. Check the path and who may read it.") from e
