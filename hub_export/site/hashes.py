@@ -4,6 +4,7 @@ What a version's SHA256SUMS says of a file is taken over if it was written
 after that file: publishing read both back. All else is hashed here.
 """
 
+import contextlib
 import pathlib
 import re
 import threading
@@ -39,16 +40,16 @@ class Hashes:
 class VersionHashes:
   """The hashes of one version's files, by what its SHA256SUMS says."""
 
-  def __init__(self, hashes: Hashes, sums_path: pathlib.Path):
+  def __init__(self, hashes: Hashes, sums_path: pathlib.Path | None):
     self._hashes = hashes
     self._listed: dict[str, str] = {}
-    try:
-      stat = sums_path.stat()
-      self._listed_ns = stat.st_mtime_ns
-      if stat.st_size <= _MAX_SUMS_BYTES:
-        self._listed = parse(sums_path.read_text("utf-8", "replace"))
-    except OSError:  # Published without; all is hashed.
-      self._listed_ns = 0
+    self._listed_ns = 0
+    if sums_path is not None:
+      with contextlib.suppress(OSError):
+        stat = sums_path.stat()
+        if stat.st_size <= _MAX_SUMS_BYTES:
+          self._listed = parse(sums_path.read_text("utf-8", "replace"))
+          self._listed_ns = stat.st_mtime_ns
 
   def sha256(self, name: str, path: pathlib.Path) -> str:
     """Returns the SHA-256 of a file that SHA256SUMS calls `name`.

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from hub_export import program
 from hub_export.site import models as models_lib
 
 _OUTPUTS = {"classifier": "logits", "feature_extractor": "features"}
@@ -64,6 +63,6 @@ def _download(url: str, files: Sequence[_File]) -> str:
   elif archive in names:
     lines += [f'echo "{names[archive].sha256}  {archive}" | sha256sum --check']
   if f"{version}.sig" in names:
-    lines += [f"{program.command('//checks:verify')} --archive={url}.tar.gz "
+    lines += [f"./bazelw run //checks:verify -- --archive={url}.tar.gz "
               "--public_key=KEY.pub"]
   return "\n".join(lines) + "\n"
