@@ -90,7 +90,7 @@ def _parser(files: frozenset[str], replacements: dict[str, str]
     if source not in files:
       return alt
     return (f'<a class="picture" href="{html.escape(source)}">'
-            f'<img src="{html.escape(source)}" alt="{alt}" loading="lazy">'
+            f'<img src="{html.escape(source)}" alt="{alt}" decoding="async">'
             "</a>")
 
   def cell_open(self, tokens, i, options, env) -> str:

@@ -243,7 +243,8 @@ def _visible(value: object) -> object:
 
   Those that turn the direction of text could make a name look like another.
   """
-  if isinstance(value, markupsafe.Markup) or not isinstance(value, str):
+  if (isinstance(value, markupsafe.Markup) or not isinstance(value, str)
+      or value.isprintable()):  # As nearly all is.
     return value
   return "".join(c for c in value
                  if c == "\n" or not unicodedata.category(c).startswith("C"))

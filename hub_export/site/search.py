@@ -1,5 +1,6 @@
 """Finding and ordering models: what a visitor types, and what is meant."""
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 
@@ -9,6 +10,7 @@ KINDS = {"classifier": "classifier", "feature_extractor": "feature extractor"}
 _NOT_WORD = re.compile(r"[^a-z0-9]+")
 
 
+@functools.lru_cache(maxsize=10_000)
 def text(model: models_lib.Model) -> str:
   """Returns all that a model can be found by, in the form of `words`."""
   fields = (str(model.handle), model.title, model.description,
