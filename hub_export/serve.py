@@ -114,8 +114,8 @@ def _serve(root: pathlib.Path, base_url: str | None) -> None:
       None if _ACCESS_LOG.value == "-" else program.user_path(
           _ACCESS_LOG.value))
   with listen(_HOST.value, _PORT.value) as server_socket:
-    _print_start(root, base_url or _url(
-        _HOST.value, server_socket.getsockname()[1]))
+    _print_start(root, _url(_HOST.value, server_socket.getsockname()[1]),
+                 base_url)
     app = application.app(models.Published(root), write_log, base_url,
                           _MAX_DOWNLOADS.value)
     config = uvicorn.Config(
@@ -183,14 +183,15 @@ def _url(host: str, port: int) -> str:
   return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _print_start(root: pathlib.Path, url: str) -> None:
+def _print_start(root: pathlib.Path, url: str, base_url: str | None) -> None:
   handles = directory.Directory(root).handles()
   print(f"serving {root}{os.sep} on {url} (Ctrl-C stops it)")
   if handles:
     print("Published:")
     for handle in handles:
       print(f"  {handle}")
-    print(f'Load one with:\n  hub.load("{url}/{handles[-1]}")', flush=True)
+    print("Load one with:\n"
+          f'  hub.load("{base_url or url}/{handles[-1]}")', flush=True)
   else:
     print("Nothing is published there yet:\n  "
           f"{program.command('//hub_export:publish')} --export_dir=PATH "

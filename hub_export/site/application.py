@@ -69,7 +69,7 @@ def app(published: models_lib.Published, write_log: Callable[[str], None],
 
 
 class _Hub:
-  """The endpoints. Those that read run in threads, as they may wait."""
+  """The endpoints. Those that read files run in threads, as they may wait."""
 
   def __init__(self, site: site_lib.Site, base_url: str | None,
                downloads: limits.Downloads):
@@ -89,7 +89,7 @@ class _Hub:
           "one that can be listed. Look at the machine.\n", _TEXT, 503)
     return responses.Content("ok\n", _TEXT)
 
-  def asset(self, request: requests.Request) -> types.ASGIApp:
+  async def asset(self, request: requests.Request) -> types.ASGIApp:
     found = pages.assets().get(request.path_params["name"])
     if found is None:
       return self._missing(request, "is no part of the site")
