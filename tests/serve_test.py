@@ -531,7 +531,8 @@ class TestProgram:
       (["--root=x", "--port=http"], "port"),
       (["--root=x", "--base_url=models.example.org"], "base_url"),
       (["--root=x", '--base_url=http://a"b'], "base_url"),
-      (["--root=x", "--static_dir=y"], "--base_url"), (["--root=x", "--tls"], "tls")])
+      (["--root=x", "--static_dir=y"], "--base_url"),
+      (["--root=x", "--tls"], "tls")])
   def test_wrong_usage(self, flags, fault):
     done = self._fails(*flags)
     assert done.returncode == 2

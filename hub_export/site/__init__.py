@@ -1,1 +1,1 @@
-"""The site over published models: pages, JSON and files, live or written out."""
+"""The site over published models: pages, JSON and files, live or as files."""

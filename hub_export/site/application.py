@@ -35,7 +35,7 @@ _ARCHIVE = ".tar.gz"
 # publisher/name/version, then what is beside the module: a suffix, or a file
 # of the evaluations.
 _BESIDE = re.compile(r"((?:[^/]+/){2}([1-9][0-9]*))(\.[^/]+(?:/[^/]+)?)")
-_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _MOST_QUERY_CHARACTERS = 200
 
 

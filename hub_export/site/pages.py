@@ -143,9 +143,7 @@ def model(place: Place, entry: models_lib.Model, card_text: str,
           for version in other_versions},
       trail=(("Models", place.index("../../")),
              (handle.publisher, place.index("../")),
-             (handle.name, place.index(f"{handle.name}/"))
-             if len(other_versions) > 1 else
-             (handle.name, place.page(handle).rpartition("/")[2])))
+             (handle.name, place.index(""))))
 
 
 def message(place: Place, heading: str, text: str) -> str:
