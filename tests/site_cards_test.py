@@ -27,6 +27,8 @@ hub.load("PATH_OR_URL/local/tiny/1")
 ```
 
 ### Overview
+
+Put in for `PATH_OR_URL`:
 """
 _FILES = ("1.evaluations/a.png", "1.evaluations/a.html")
 
@@ -52,7 +54,8 @@ def test_a_whole_card():
       "the web</a>.</p>\n"
       '<div class="code"><pre data-language="python"><code>'
       "hub.load(&quot;http://h/local/tiny/1&quot;)\n</code></pre></div>\n"
-      '<h3 id="card-overview-2">Overview</h3>\n')
+      '<h3 id="card-overview-2">Overview</h3>\n'
+      "<p>Put in for <code>PATH_OR_URL</code>:</p>\n")
   assert card.headings == (cards.Heading("card-overview", "Overview", 2),
                            cards.Heading("card-overview-2", "Overview", 3))
 

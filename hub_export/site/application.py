@@ -154,16 +154,16 @@ class _Hub:
 
   def _list(self, request: requests.Request, path: str) -> types.ASGIApp:
     """Answers for publishers and for models without a version."""
-    place, query = self._place(request), _query(request)
+    place = self._place(request)
     parts = path.removesuffix("index.html").split("/")
     is_directory = not parts[-1]
     names = parts[:-1] if is_directory else parts
     document = None
     # Names that are no part of a handle are nobody's.
     if len(names) == 1 and _handle(f"{names[0]}/x/1"):
-      document = self._site.publisher(place, names[0], query)
+      document = self._site.publisher(place, names[0], _query(request))
     elif len(names) == 2 and _handle(f"{names[0]}/{names[1]}/1"):
-      document = self._site.versions(place, *names, query)
+      document = self._site.versions(place, *names)
     if document is None:
       return self._missing(request, "is not published here")
     if not is_directory:  # The page's links are relative.

@@ -40,8 +40,8 @@ def render(text: str, files: Collection[str],
   Args:
     text: Markdown.
     files: Relative links that the card may have, as they are written there.
-    replacements: What to put in for placeholders in code, such as the
-      address for "PATH_OR_URL".
+    replacements: What to put in for placeholders in blocks of code, such as
+      the address for "PATH_OR_URL". The text that explains them stays.
   """
   parser = _parser(frozenset(files), dict(replacements))
   tokens = _without_title(parser.parse(text))
@@ -102,8 +102,6 @@ def _parser(files: frozenset[str], replacements: dict[str, str]
   parser.add_render_rule("html_block", html_block)
   parser.add_render_rule("fence", fence)
   parser.add_render_rule("code_block", fence)
-  parser.add_render_rule("code_inline", lambda self, tokens, i, options, env:
-                         f"<code>{code(tokens[i].content)}</code>")
   parser.add_render_rule("link_open", link_open)
   parser.add_render_rule("image", image)
   parser.add_render_rule("th_open", cell_open)

@@ -26,8 +26,9 @@ SIDE_FILES = (
     (".md", "card", "text/markdown; charset=utf-8"),
     (".checks.json", "report of the checks", "application/json"),
     (".SHA256SUMS", "checksums", "text/plain; charset=utf-8"),
+    (".SHA256SUMS.sig", "signature of the checksums", "application/json"),
     (".intoto.json", "provenance statement", "application/json"),
-    (".sig", "signature", "application/json"),
+    (".sig", "signature of the module", "application/json"),
 )
 _EVALUATION_TYPES = {
     ".png": "image/png", ".svg": "image/svg+xml",

@@ -102,12 +102,12 @@ def publisher(place: Place, models: Sequence[models_lib.Model], name: str,
 
 
 def versions(place: Place, models: Sequence[models_lib.Model],
-             publisher_name: str, name: str, query: Query = Query()) -> str:
+             publisher_name: str, name: str) -> str:
   """Returns the page of all versions of one model, the newest first."""
   found = sorted((m for m in models if m.handle.publisher == publisher_name
                   and m.handle.name == name), key=lambda m: -m.handle.version)
   return _catalogue(
-      place, [(model, 1) for model in found], query, root="../../",
+      place, [(model, 1) for model in found], Query(), root="../../",
       heading=name, lead="All versions, the newest first. What a version "
       "holds never changes.", names_versions=True,
       trail=(("Models", place.index("../../")),
@@ -163,6 +163,7 @@ def _catalogue(place: Place, entries: Sequence[tuple[models_lib.Model, int]],
                **values: object) -> str:
   """Returns a page that lists `entries`: (model, number of versions).
 
+  Where only the versions differ there is nothing to search for.
   All are on the page, those that do not match `query` hidden: a script can
   then search without asking again.
   """
@@ -185,7 +186,8 @@ def _catalogue(place: Place, entries: Sequence[tuple[models_lib.Model, int]],
   } for entry in entries]
   return _render("catalogue.html.j2", place, root=root, rows=rows,
                  query=query.text, kind=query.kind, order=query.order,
-                 orders=search.ORDERS, num_shown=len(shown), **values)
+                 orders=search.ORDERS, num_shown=len(shown),
+                 has_search=not names_versions, **values)
 
 
 def _blank(value: float | None) -> float | str:

@@ -46,14 +46,14 @@ class Site:
       return None
     return _html(pages.publisher(place, models, publisher, query))
 
-  def versions(self, place: pages.Place, publisher: str, name: str,
-               query: pages.Query = pages.Query()) -> Document | None:
+  def versions(self, place: pages.Place, publisher: str, name: str
+               ) -> Document | None:
     """Returns the page of a model's versions; None if there are none."""
     models = self.published.models()
     if all((m.handle.publisher, m.handle.name) != (publisher, name)
            for m in models):
       return None
-    return _html(pages.versions(place, models, publisher, name, query))
+    return _html(pages.versions(place, models, publisher, name))
 
   def model(self, place: pages.Place, handle: export_dirs.Handle
             ) -> Document | None:

@@ -63,6 +63,7 @@ def _download(url: str, files: Sequence[_File]) -> str:
   elif archive in names:
     lines += [f'echo "{names[archive].sha256}  {archive}" | sha256sum --check']
   if f"{version}.sig" in names:
-    lines += [f"./bazelw run //checks:verify -- --archive={url}.tar.gz "
-              "--public_key=KEY.pub"]
+    handle = "/".join(url.rsplit("/", 3)[1:])
+    lines += ["./bazelw run //checks:verify -- --public_key=public.pem \\",
+              f"  --archive={url}.tar.gz --handle={handle}"]
   return "\n".join(lines) + "\n"
