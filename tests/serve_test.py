@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -327,6 +328,22 @@ def test_access_log(tmp_path):
   assert (third["status"], third["bytes"]) == (200, size)
 
 
+def test_too_many_connections_are_refused(root):
+  with _serving(root, "--max_connections=3") as (port, _):
+    with contextlib.ExitStack() as stack:
+      for _ in range(2):
+        stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+      # The server has to have taken them: it answers on a third.
+      deadline = time.monotonic() + 30
+      while (status := _ask(port, "/healthz")[0]) == 200:
+        assert time.monotonic() < deadline
+      assert status == 503
+    deadline = time.monotonic() + 30
+    while (status := _ask(port, "/healthz")[0]) == 503:
+      assert time.monotonic() < deadline
+    assert status == 200
+
+
 def test_base_url_stands_on_pages(tmp_path):
   root = tmp_path / "published"
   _publish(root, tiny_export.make(tmp_path / "exports"))
@@ -343,7 +360,7 @@ def test_base_url_stands_on_pages(tmp_path):
     (b"[::1]:81", b"http://[::1]:81/local"),
     # No host at all: the address that is listened on stands in for it.
     (b"a&lt;b", b"http://127.0.0.1:"), (b"<script>", b"http://127.0.0.1:"),
-    (b'h";rm', b"http://127.0.0.1:")])
+    (b'h";rm', b"http://127.0.0.1:"), (b"[", b"http://127.0.0.1:")])
 def test_only_hosts_stand_on_pages(port, host, shown):
   with socket.create_connection(("127.0.0.1", port), timeout=30) as s:
     s.sendall(b"GET /local/tiny_classification/1 HTTP/1.1\r\nHost: " + host

@@ -180,6 +180,30 @@ def test_a_killed_run_is_finished_by_the_next(place, monkeypatch):
   assert tiny_export.tree(site_dir) == tiny_export.tree(whole)
 
 
+def test_nginx_lines_of_the_readme():
+  """The expressions that they match by; nginx's are as Python's here."""
+  lines = (pathlib.Path(__file__).absolute().parents[1] / "README.md"
+          ).read_text("utf-8").split("```nginx\n")[1].split("```")[0]
+  handles = re.search(r"location ~ (\^.*) \{", lines)[1]
+  for path, is_handle in (
+      ("/local/regnety1.6gf_classification/12", True), ("/my-lab/a-b/1", True),
+      ("/local/tiny/1.html", False), ("/local/tiny/1.tar.gz", False),
+      ("/local/tiny/", False), ("/local/tiny/01", False),
+      ("/api/v1/models.json", False), ("/_site/site.css", False),
+      ("/local/a/b/1", False)):
+    assert bool(re.search(handles, path)) == is_handle, path
+  query = re.search(r"if \(\$args ~ (.*)\) \{", lines)[1]
+  for arguments, is_load in (
+      ("tf-hub-format=compressed", True), ("a=b&tf-hub-format=compressed", True),
+      ("tf-hub-format=compressed&a=b", True), ("", False),
+      ("tf-hub-format=uncompressed", False),
+      ("xtf-hub-format=compressed", False)):
+    assert bool(re.search(query, arguments)) == is_load, arguments
+  types = dict(re.findall(r"(\w+/[\w+-]+) (\w[\w ]*);", lines))
+  for suffix, _, media_type in models.SIDE_FILES:
+    assert suffix.rpartition(".")[2] in types[media_type.split(";")[0]].split()
+
+
 def test_program(place):
   published, site_dir = place
   environment = {

@@ -172,7 +172,7 @@ class _Hub:
 
   def _missing(self, request: requests.Request, why: str) -> types.ASGIApp:
     place = self._place(request)
-    shown = request.url.path.lstrip("/")[:200]
+    shown = request.scope["path"].lstrip("/")[:200]
     text = f"{shown} {why}; expected one of those that {place.base_url}/ lists."
     if "text/html" in request.headers.get("accept", ""):
       return responses.Content(
@@ -196,7 +196,7 @@ class _Hub:
       if not _HOST.fullmatch(host):
         address, port = request.scope["server"]
         host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-      base_url = f"{request.url.scheme}://{host}"
+      base_url = f"{request.scope['scheme']}://{host}"
     return pages.Place(base_url, is_static=False)
 
 

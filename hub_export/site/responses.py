@@ -25,7 +25,6 @@ _LEAST_COMPRESSED_BYTES = 1000
 _COMMON_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
 }
 # Disks may be slow, and nobody else should wait for them.
 _READERS = concurrent.futures.ThreadPoolExecutor(
