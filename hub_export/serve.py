@@ -1,37 +1,41 @@
-"""Serves a directory of published models to hub.load and hub.KerasLayer.
+"""Serves a directory of published models: hub.load, pages, JSON.
 
     ./bazelw run //hub_export:serve -- --root=published --port=8080
 
-    GET /<publisher>/<name>/<version>?tf-hub-format=compressed   the archive
-    GET /<publisher>/<name>/<version>.tar.gz                     the archive
-    GET /<publisher>/<name>/<version>                            the card
-    GET /<publisher>/<name>/<version>.evaluations/<file>         what it shows
-    GET /                                                        what there is
-    GET /healthz                                                 "ok"
+    GET /                                                       the catalogue
+    GET /<publisher>/<name>/<version>                           a model's page
+    GET /<publisher>/<name>/<version>?tf-hub-format=compressed  the archive
+    GET /<publisher>/<name>/<version>.tar.gz                    the archive
+    GET /<publisher>/<name>/<version>.md, .checks.json, ...     what is beside
+    GET /<publisher>/<name>/<version>.evaluations/<file>        what it shows
+    GET /api/v1/models.json                                     all as JSON
+    GET /api/v1/models/<publisher>/<name>/<version>.json        one as JSON
+    GET /healthz                                                "ok"
 
 It only reads, and looks afresh at every request: what is published while it
-runs is served at once.
+runs is served at once. Each request leaves a line of JSON.
+
+The same site as files, for nginx or a bucket:
+
+    ./bazelw run //hub_export:serve -- --root=published --static_dir=site \\
+        --base_url=https://models.example.org
 """
 
-import contextlib
-import html
 import os
 import pathlib
+import re
 import shlex
 import socket
 from collections.abc import Sequence
 
 from absl import flags
-from starlette import applications
-from starlette import requests
-from starlette import responses
-from starlette import routing
-import uvicorn
 
 from hub_export import errors
-from hub_export import export_dirs
 from hub_export import program
 from hub_export.destinations import directory
+from hub_export.site import access_log
+from hub_export.site import models
+from hub_export.site import static
 
 _ROOT = flags.DEFINE_string(
     "root", None, "Directory that was published to.", required=True)
@@ -40,79 +44,27 @@ _PORT = flags.DEFINE_integer(
     lower_bound=0, upper_bound=65535)
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "Address to listen on; 0.0.0.0 lets others in.")
+_BASE_URL = flags.DEFINE_string(
+    "base_url", None, "The site's address as users type it, such as "
+    "https://models.example.org; for servers behind a proxy, and for "
+    "--static_dir. By default what each request was sent to.")
+_STATIC_DIR = flags.DEFINE_string(
+    "static_dir", None, "Write the site into this directory, for a file "
+    "server or a bucket, and exit. Needs --base_url.")
+_ACCESS_LOG = flags.DEFINE_string(
+    "access_log", "-", "File for a line of JSON per request; opened again "
+    "when it was moved. \"-\" is standard error.")
+_MAX_DOWNLOADS = flags.DEFINE_integer(
+    "max_downloads", 128, "Files that are sent at once; more wait for a turn.",
+    lower_bound=1)
+_MAX_CONNECTIONS = flags.DEFINE_integer(
+    "max_connections", 500, "Connections at once; more are answered with 503.",
+    lower_bound=2)
 
-_ARCHIVE_SUFFIX = ".tar.gz"
 _GRACE_SECONDS = 3  # For downloads under way when the server is stopped.
-
-
-def app(root: pathlib.Path) -> applications.Starlette:
-  """Returns the ASGI application that serves what is published in `root`."""
-  published = directory.Directory(root)
-
-  def index(request: requests.Request) -> responses.Response:
-    return responses.HTMLResponse(
-        _index(published.handles(), str(request.base_url)))
-
-  def healthz(_: requests.Request) -> responses.Response:
-    return responses.PlainTextResponse("ok\n")
-
-  def module(request: requests.Request) -> responses.Response:
-    text = request.path_params["handle"]
-    load_format = request.query_params.get("tf-hub-format")
-    if load_format not in (None, "compressed"):
-      return responses.PlainTextResponse(
-          f"tf-hub-format={load_format} is not served here; expected "
-          "compressed. Unset TFHUB_MODEL_LOAD_FORMAT.\n", 400)
-    wants_archive = (load_format is not None
-                     or text.endswith(_ARCHIVE_SUFFIX))
-    try:
-      handle = export_dirs.parse_handle(text.removesuffix(_ARCHIVE_SUFFIX))
-    except errors.HubExportError as e:
-      return responses.PlainTextResponse(f"{e}\n", 404)
-    if not published.exists(handle):
-      return responses.PlainTextResponse(
-          f"{handle} is not published here; expected one of those that "
-          f"{request.base_url} lists.\n", 404)
-    if wants_archive:
-      return responses.FileResponse(published.archive_path(handle),
-                                    media_type="application/gzip")
-    return responses.FileResponse(published.card_path(handle),
-                                  media_type="text/markdown")
-
-  def attachment(request: requests.Request) -> responses.Response:
-    text = request.path_params["handle"]
-    name = request.path_params["file"]
-    with contextlib.suppress(errors.HubExportError):
-      handle = export_dirs.parse_handle(text)
-      if published.exists(handle):
-        for path in published.attachment_paths(handle):
-          if path.name == name:  # Only what is listed: no way out of there.
-            return responses.FileResponse(path)
-    return responses.PlainTextResponse(
-        f"{name} of {text} is not published here; expected a file that its "
-        "card links to.\n", 404)
-
-  return applications.Starlette(routes=[
-      routing.Route("/", index),
-      routing.Route("/healthz", healthz),
-      routing.Route("/{handle:path}" + export_dirs.EVALUATIONS_SUFFIX
-                    + "/{file}", attachment),
-      routing.Route("/{handle:path}", module),
-  ])
-
-
-def _index(handles: Sequence[export_dirs.Handle], base_url: str) -> str:
-  """Returns the HTML page that lists `handles`."""
-  base = html.escape(base_url)
-  items = "\n".join(
-      f'<li><a href="/{handle}">{handle}</a>\n'
-      f'<pre>hub.load("{base}{handle}")</pre></li>' for handle in handles)
-  return (
-      '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-      "<title>Published models</title></head>\n"
-      "<body><h1>Published models</h1>\n"
-      + (f"<ul>\n{items}\n</ul>" if handles else "<p>None yet.</p>")
-      + "\n</body></html>\n")
+_BASE_URL_FORM = re.compile(
+    r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+    r"(/[A-Za-z0-9._~-]+)*")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -142,17 +94,70 @@ def _reason(error: OSError) -> str:
 
 def main(_: Sequence[str]) -> int:
   root = program.user_path(_ROOT.value)
+  base_url = _base_url()
+  if _STATIC_DIR.value is not None:
+    return _write_static(root, base_url)
   _check_root(root)
+  _serve(root, base_url)
+  print("stopped")
+  return 0
+
+
+def _serve(root: pathlib.Path, base_url: str | None) -> None:
+  """Serves until it is interrupted."""
+  # Not needed for --static_dir, nor for complaints about flags.
+  import uvicorn
+  from hub_export.site import application
+  from hub_export.site import limits
+
+  write_log = access_log.open_log(
+      None if _ACCESS_LOG.value == "-" else program.user_path(
+          _ACCESS_LOG.value))
   with listen(_HOST.value, _PORT.value) as server_socket:
-    _print_start(root, _url(_HOST.value, server_socket.getsockname()[1]))
-    config = uvicorn.Config(app(root), log_config=None, access_log=False,
-                            timeout_graceful_shutdown=_GRACE_SECONDS)
+    _print_start(root, _url(_HOST.value, server_socket.getsockname()[1]),
+                 base_url)
+    app = application.app(models.Published(root), write_log, base_url,
+                          _MAX_DOWNLOADS.value)
+    config = uvicorn.Config(
+        app, http=limits.Protocol, ws="none", lifespan="off", log_config=None,
+        access_log=False, server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS.value,
+        timeout_graceful_shutdown=_GRACE_SECONDS)
     try:
       uvicorn.Server(config).run(sockets=[server_socket])
     except KeyboardInterrupt:  # uvicorn raises it again after shutting down.
       pass
-  print("stopped")
+
+
+def _write_static(root: pathlib.Path, base_url: str | None) -> int:
+  if base_url is None:
+    raise errors.UsageError(
+        "--static_dir needs --base_url; expected the address that the site "
+        "will have, such as --base_url=https://models.example.org")
+  _check_root(root)
+  static_dir = program.user_path(_STATIC_DIR.value)
+  outcome = static.write(models.Published(root), static_dir, base_url)
+  print(f"{program.shown_path(static_dir)}{os.sep}: {outcome.written:,} files "
+        f"written, {outcome.unchanged:,} unchanged, {outcome.removed:,} "
+        f"removed\nIt is to appear at {base_url}/")
   return 0
+
+
+def _base_url() -> str | None:
+  """Returns what --base_url says, without a slash at its end.
+
+  Raises:
+    UsageError: if it is no address.
+  """
+  if _BASE_URL.value is None:
+    return None
+  base_url = _BASE_URL.value.rstrip("/")
+  if not _BASE_URL_FORM.fullmatch(base_url):
+    raise errors.UsageError(
+        f"--base_url={_BASE_URL.value} is no address of a site; expected "
+        "http:// or https://, a host and perhaps a path, such as "
+        "https://models.example.org")
+  return base_url
 
 
 def _check_root(root: pathlib.Path) -> None:
@@ -178,14 +183,15 @@ def _url(host: str, port: int) -> str:
   return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _print_start(root: pathlib.Path, url: str) -> None:
+def _print_start(root: pathlib.Path, url: str, base_url: str | None) -> None:
   handles = directory.Directory(root).handles()
   print(f"serving {root}{os.sep} on {url} (Ctrl-C stops it)")
   if handles:
     print("Published:")
     for handle in handles:
       print(f"  {handle}")
-    print(f'Load one with:\n  hub.load("{url}/{handles[-1]}")', flush=True)
+    print("Load one with:\n"
+          f'  hub.load("{base_url or url}/{handles[-1]}")', flush=True)
   else:
     print("Nothing is published there yet:\n  "
           f"{program.command('//hub_export:publish')} --export_dir=PATH "

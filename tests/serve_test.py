@@ -1,7 +1,10 @@
 """Tests of hub_export/serve.py, over real connections to the real program."""
 
 import contextlib
+import gzip
+import hashlib
 import http.client
+import json
 import os
 import pathlib
 import re
@@ -9,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -29,11 +33,11 @@ def _publish(to: pathlib.Path, export_dir: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _serving(root: pathlib.Path) -> Iterator[tuple[int, str]]:
+def _serving(root: pathlib.Path, *flags: str) -> Iterator[tuple[int, str]]:
   """Runs the server; yields its port and what it printed on starting."""
   process = subprocess.Popen(
-      [*_COMMAND, f"--root={root}", "--port=0"], env=_ENVIRONMENT, text=True,
-      stdout=subprocess.PIPE)
+      [*_COMMAND, f"--root={root}", "--port=0", *flags], env=_ENVIRONMENT,
+      text=True, stdout=subprocess.PIPE)
   try:
     printed = process.stdout.readline()
     port = re.search(r" on http://127\.0\.0\.1:(\d+) ", printed)
@@ -58,6 +62,9 @@ def _root(tmp_path_factory) -> pathlib.Path:
   _publish(root, export_dir)
   (root / "local/tiny_classification/1.evaluations/own.txt").write_text(
       "secret")
+  for suffix in (".SHA256SUMS", ".intoto.json", ".sig"):
+    (root / f"local/tiny_classification/1{suffix}").write_text(suffix)
+  (root / "local/tiny_classification/1.part").write_text("secret")
   (base / "secret.tar.gz").write_text("secret")
   (base / "1.md").write_text("secret")
   # What "local/../1" would be, if it were taken for a handle.
@@ -73,17 +80,22 @@ def _port(root) -> Iterator[int]:
     yield port
 
 
+def _full(port: int, path: str, headers: dict[str, str] | None = None,
+          method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+  """Returns status, headers and body; the path is sent as it is."""
+  connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+  with contextlib.closing(connection):
+    connection.request(method, path, headers=headers or {})
+    response = connection.getresponse()
+    found = {name.lower(): value for name, value in response.getheaders()}
+    return response.status, found, response.read()
+
+
 def _ask(port: int, path: str, method: str = "GET"
          ) -> tuple[int, str | None, bytes]:
   """Returns status, content type and body; the path is sent as it is."""
-  connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-  try:
-    connection.request(method, path)
-    response = connection.getresponse()
-    return (response.status, response.getheader("content-type"),
-            response.read())
-  finally:
-    connection.close()
+  status, headers, body = _full(port, path, method=method)
+  return status, headers.get("content-type"), body
 
 
 @pytest.mark.parametrize("path", [
@@ -95,10 +107,33 @@ def test_archive(root, port, path):
   assert _ask(port, path) == (200, "application/gzip", expected)
 
 
-def test_card(root, port):
-  assert _ask(port, "/local/tiny_classification/1") == (
-      200, "text/markdown; charset=utf-8",
-      (root / "local/tiny_classification/1.md").read_bytes())
+@pytest.mark.parametrize("suffix, content_type", [
+    (".md", "text/markdown; charset=utf-8"),
+    (".checks.json", "application/json"),
+    (".SHA256SUMS", "text/plain; charset=utf-8"),
+    (".intoto.json", "application/json"), (".sig", "application/json")])
+def test_what_lies_beside_the_module(root, port, suffix, content_type):
+  path = f"local/tiny_classification/1{suffix}"
+  assert _ask(port, f"/{path}") == (
+      200, content_type, (root / path).read_bytes())
+
+
+@pytest.mark.parametrize("path", [
+    "/local/tiny_classification/1", "/local/tiny_classification/1.html"])
+def test_page_of_a_model(root, port, path):
+  status, content_type, body = _ask(port, path)
+  assert (status, content_type) == (200, "text/html; charset=utf-8")
+  page = body.decode()
+  url = f"http://127.0.0.1:{port}/local/tiny_classification/1"
+  # The inch marks stand escaped in HTML.
+  assert f"hub.load(&#34;{url}&#34;)" in page
+  archive = (root / "local/tiny_classification/1.tar.gz").read_bytes()
+  assert hashlib.sha256(archive).hexdigest() in page
+  labels = hashlib.sha256(b"cat\ndog\n").hexdigest()
+  assert re.search(f"labels.<wbr>txt</th>.*{labels}", page)
+  assert '<img src="1.evaluations/pets-test.reliability.png"' in page
+  # Wilson's interval for 351 of 360.
+  assert "97.50" in page and "95.32 to 98.68" in page
 
 
 @pytest.mark.parametrize("name, content_type", [
@@ -127,24 +162,214 @@ def test_nothing_else_of_an_evaluation(port, path):
 def test_index_lists_what_to_type(port):
   status, content_type, body = _ask(port, "/")
   assert (status, content_type) == (200, "text/html; charset=utf-8")
-  assert (f'hub.load("http://127.0.0.1:{port}/local/tiny_classification/1")'
+  assert ('<a href="local/tiny_classification/1">tiny_<wbr>classification</a>'
           in body.decode())
-  assert '<a href="/local/tiny_classification/1">' in body.decode()
+
+
+@pytest.mark.parametrize("query, is_shown", [
+    ("q=Tiny+CLASSIFICATION", True), ("q=tinyclass-if", True),
+    ("q=tiny+eel", False), ("kind=feature_extractor", False),
+    ("q=apache&kind=classifier&order=top1", True),
+    ("kind=nonsense&order=nonsense", True),
+    ("q=%3Cscript%3Ealert(1)%3C/script%3E", False)])
+def test_search(port, query, is_shown):
+  body = _ask(port, f"/?{query}")[2].decode()
+  row = re.search(r"<li data-place=[^>]*>", body)[0]
+  assert row.endswith(" hidden>") != is_shown
+  assert f'<span id="shown">{int(is_shown)}</span> of 1 shown' in body
+  assert "<script>" not in body
+
+
+def test_json(root, port):
+  base = f"http://127.0.0.1:{port}"
+  status, content_type, body = _ask(port, "/api/v1/models.json")
+  assert (status, content_type) == (200, "application/json")
+  listed, = json.loads(body)["models"]
+  assert listed["handle"] == "local/tiny_classification/1"
+  assert listed["load_url"] == f"{base}/local/tiny_classification/1"
+  assert listed["top1"] == {"value": 97.5, "low": 95.318, "high": 98.679,
+                            "is_measured": True}
+  status, content_type, body = _ask(
+      port, listed["api_url"].removeprefix(base))
+  assert (status, content_type) == (200, "application/json")
+  one = json.loads(body)
+  assert listed.items() <= one.items()
+  files = {file["name"]: file for file in one["files"]}
+  for name in ("1.tar.gz", "1.md", "1.sig",
+               "1.evaluations/pets-test.worst.png"):
+    content = (root / "local/tiny_classification" / name).read_bytes()
+    assert files[name]["bytes"] == len(content)
+    assert files[name]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert _ask(port, files[name]["url"].removeprefix(base))[2] == content
+  assert {file["name"] for file in one["module_files"]} == {
+      *tiny_export.FILES, "assets.extra/manifest.json"}
+
+
+def test_json_of_what_is_not_there(port):
+  status, content_type, body = _ask(
+      port, "/api/v1/models/local/tiny_classification/2.json")
+  assert (status, content_type) == (404, "application/json")
+  assert "is not published here" in json.loads(body)["error"]
+
+
+@pytest.mark.parametrize("path, location", [
+    ("/local", "local/"), ("/local/tiny_classification",
+                           "tiny_classification/")])
+def test_lists_have_addresses_that_end_with_a_slash(port, path, location):
+  status, headers, _ = _full(port, path)
+  assert (status, headers["location"]) == (307, location)
+  for page in (f"{path}/", f"{path}/index.html"):
+    status, content_type, body = _ask(port, page)
+    assert (status, content_type) == (200, "text/html; charset=utf-8")
+    assert b"tiny_classification/1" in body
+
+
+def test_parts_of_the_archive(root, port):
+  expected = (root / "local/tiny_classification/1.tar.gz").read_bytes()
+  size = len(expected)
+  status, headers, body = _full(port, _ARCHIVE)
+  assert headers["accept-ranges"] == "bytes"
+  etag = headers["etag"]
+  for wanted, start, end in (("bytes=5-9", 5, 10), ("bytes=7-", 7, size),
+                             ("bytes=-3", size - 3, size),
+                             (f"bytes=0-{size + 5}", 0, size)):
+    status, headers, body = _full(port, _ARCHIVE, {
+        "Range": wanted, "If-Range": etag})
+    assert (status, body) == (206, expected[start:end])
+    assert headers["content-range"] == f"bytes {start}-{end - 1}/{size}"
+    assert headers["content-length"] == str(end - start)
+  # Of another file's tag, the whole.
+  status, _, body = _full(port, _ARCHIVE, {
+      "Range": "bytes=5-9", "If-Range": '"other"'})
+  assert (status, body) == (200, expected)
+  status, headers, body = _full(port, _ARCHIVE, {"Range": f"bytes={size}-"})
+  assert (status, headers["content-range"], body) == (
+      416, f"bytes */{size}", b"")
+
+
+@pytest.mark.parametrize("path", [
+    _ARCHIVE, "/local/tiny_classification/1", "/", "/_site/site.css",
+    "/api/v1/models.json"])
+def test_what_the_client_has_is_not_sent_again(port, path):
+  for encoding in ("identity", "gzip"):
+    sent = {"Accept-Encoding": encoding}
+    status, headers, body = _full(port, path, sent)
+    assert status == 200 and body
+    again = _full(port, path, {**sent, "If-None-Match":
+                               f'"x", {headers["etag"]}'})
+    assert (again[0], again[2]) == (304, b"")
+    assert again[1]["etag"] == headers["etag"]
+    assert _full(port, path, {**sent, "If-None-Match": '"x"'})[2] == body
+
+
+def test_pages_are_compressed_for_who_takes_it(port):
+  status, headers, body = _full(port, "/local/tiny_classification/1",
+                                {"Accept-Encoding": "br, gzip"})
+  plain = _full(port, "/local/tiny_classification/1")
+  assert headers["content-encoding"] == "gzip"
+  assert headers["vary"] == plain[1]["vary"] == "accept-encoding"
+  assert headers["etag"] != plain[1]["etag"]
+  assert gzip.decompress(body) == plain[2]
+  assert len(body) < len(plain[2]) / 2
+  # An archive is as it is, whatever is asked.
+  assert "content-encoding" not in _full(
+      port, _ARCHIVE, {"Accept-Encoding": "gzip"})[1]
+
+
+def test_pages_run_nothing_but_the_site_s_own(port):
+  for path in ("/", "/local/tiny_classification/1"):
+    policy = _full(port, path)[1]["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'self'; "
+                             "script-src 'self'; img-src 'self';")
+    assert "frame-ancestors 'none'" in policy
+  # A page that came with a model may run its script, without any rights.
+  assert _full(port, "/local/tiny_classification/1.evaluations/pets-test.html"
+               )[1]["content-security-policy"] == "sandbox allow-scripts"
+
+
+def test_browsers_are_told_in_html_what_is_missing(port):
+  status, headers, body = _full(port, "/<b>/x", {"Accept": "text/html"})
+  assert (status, headers["content-type"]) == (404, "text/html; charset=utf-8")
+  assert b"<b>" not in body and b"&lt;b&gt;/x is not published here" in body
+
+
+def test_links_out_of_the_directory_are_not_followed(tmp_path):
+  root = tmp_path / "published"
+  _publish(root, tiny_export.make(tmp_path / "exports"))
+  (tmp_path / "secret").write_text("secret")
+  card = root / "local/tiny_classification/1.sig"
+  card.symlink_to(tmp_path / "secret")
+  with _serving(root) as (port, _):
+    assert _ask(port, "/local/tiny_classification/1.sig")[0] == 404
+    assert b"1.sig" not in _ask(port, "/local/tiny_classification/1")[2]
+
+
+def test_access_log(tmp_path):
+  root, log = tmp_path / "published", tmp_path / "access.log"
+  _publish(root, tiny_export.make(tmp_path / "exports"))
+  size = (root / "local/tiny_classification/1.tar.gz").stat().st_size
+  with _serving(root, f"--access_log={log}") as (port, _):
+    _full(port, _ARCHIVE, {"Range": "bytes=0-9", "User-Agent": 'a"\u00e9b'})
+    log.rename(tmp_path / "access.log.1")  # As logrotate does.
+    _full(port, "/%0Anothing?q=1")
+    _full(port, _ARCHIVE)
+  first, = (tmp_path / "access.log.1").read_text().splitlines()
+  first = json.loads(first)
+  assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z",
+                      first.pop("time"))
+  assert 0 <= first.pop("seconds") < 60
+  assert first == {
+      "client": "127.0.0.1", "method": "GET",
+      "path": "/local/tiny_classification/1",
+      "query": "tf-hub-format=compressed", "status": 206, "bytes": 10,
+      "complete": True, "range": "bytes=0-9", "user_agent": 'a"\u00e9b'}
+  second, third = map(json.loads, log.read_text().splitlines())
+  assert (second["path"], second["status"]) == ("/\nnothing", 404)
+  assert (third["status"], third["bytes"]) == (200, size)
+
+
+def test_too_many_connections_are_refused(root):
+  with _serving(root, "--max_connections=3") as (port, _):
+    with contextlib.ExitStack() as stack:
+      for _ in range(2):
+        stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+      # The server has to have taken them: it answers on a third.
+      deadline = time.monotonic() + 30
+      while (status := _ask(port, "/healthz")[0]) == 200:
+        assert time.monotonic() < deadline
+      assert status == 503
+    deadline = time.monotonic() + 30
+    while (status := _ask(port, "/healthz")[0]) == 503:
+      assert time.monotonic() < deadline
+    assert status == 200
+
+
+def test_base_url_stands_on_pages(tmp_path):
+  root = tmp_path / "published"
+  _publish(root, tiny_export.make(tmp_path / "exports"))
+  with _serving(root, "--base_url=https://models.example.org/hub/"
+                ) as (port, printed):
+    assert ('hub.load("https://models.example.org/hub/local/'
+            'tiny_classification/1")') in printed
+    assert (b"https://models.example.org/hub/local/tiny_classification/1&#34;"
+            in _ask(port, "/local/tiny_classification/1")[2])
 
 
 @pytest.mark.parametrize("host, shown", [
-    (b"a&lt;b", b"http://a&amp;lt;b/local"),
+    (b"models.example.org:81", b"http://models.example.org:81/local"),
+    (b"[::1]:81", b"http://[::1]:81/local"),
     # No host at all: the address that is listened on stands in for it.
-    (b"<script>", b"http://127.0.0.1:")])
-def test_index_escapes_the_host(port, host, shown):
+    (b"a&lt;b", b"http://127.0.0.1:"), (b"<script>", b"http://127.0.0.1:"),
+    (b'h";rm', b"http://127.0.0.1:"), (b"[", b"http://127.0.0.1:")])
+def test_only_hosts_stand_on_pages(port, host, shown):
   with socket.create_connection(("127.0.0.1", port), timeout=30) as s:
-    s.sendall(b"GET / HTTP/1.1\r\nHost: " + host
+    s.sendall(b"GET /local/tiny_classification/1 HTTP/1.1\r\nHost: " + host
               + b"\r\nConnection: close\r\n\r\n")
     answer = b""
     while block := s.recv(1 << 16):
       answer += block
   assert shown in answer
-  assert host not in answer
+  assert host in shown or host not in answer
 
 
 def test_healthz(port):
@@ -180,11 +405,13 @@ def test_unpublished(port, path):
 
 
 @pytest.mark.parametrize("path", [
-    "/local/tiny_classification", "/local", "/favicon.ico", "//",
+    "/favicon.ico", "//", "//local/", "/local//", "/_site/../1.md",
+    "/_site/pages.py", "/api/v1/models/../../1.json", "/-/-/-/",
     "/local/tiny_classification/01", "/local/tiny_classification/1/",
     "/local/tiny_classification/1/saved_model.pb",
-    "/local/tiny_classification/1.md",
-    "/local/tiny_classification/1.checks.json",
+    "/local/tiny_classification/1.part", "/local/tiny_classification/1.",
+    "/local/tiny_classification/.publish.lock", "/local/.publish.lock",
+    "/local/tiny_classification/1.evaluations",
     "/local/tiny_classification/%D9%A1",
     "/local/tiny_classification/" + "9" * 5000,
     "/local/" + "a" * 5000 + "/1",
@@ -260,7 +487,8 @@ class TestProgram:
     printed, complaints = process.communicate(timeout=30)
     assert process.returncode == 0
     assert printed.endswith("stopped\n")
-    assert complaints == ""
+    request, = complaints.splitlines()
+    assert json.loads(request)["path"] == "/healthz"
 
   def test_port_in_use(self, root, port):
     done = self._fails(f"--root={root}", f"--port={port}")
@@ -317,7 +545,11 @@ class TestProgram:
 
   @pytest.mark.parametrize("flags, fault", [
       ([], "--root"), (["--root=x", "--port=65536"], "port"),
-      (["--root=x", "--port=http"], "port"), (["--root=x", "--tls"], "tls")])
+      (["--root=x", "--port=http"], "port"),
+      (["--root=x", "--base_url=models.example.org"], "base_url"),
+      (["--root=x", '--base_url=http://a"b'], "base_url"),
+      (["--root=x", "--static_dir=y"], "--base_url"),
+      (["--root=x", "--tls"], "tls")])
   def test_wrong_usage(self, flags, fault):
     done = self._fails(*flags)
     assert done.returncode == 2

@@ -1,0 +1,163 @@
+"""Tests of what the site knows of models: records, search, order, hashes."""
+
+import hashlib
+import json
+import os
+
+import pytest
+
+from hub_export import export_dirs
+from hub_export import releases
+from hub_export.destinations import directory
+from hub_export.site import formats
+from hub_export.site import hashes
+from hub_export.site import models
+from hub_export.site import search
+from tests import tiny_export
+
+_NAMES = ("local/tiny_classification/1", "local/tiny_classification/2",
+          "my-lab/big_feature_extractor/1")
+
+
+@pytest.fixture(name="published", scope="module")
+def _published(tmp_path_factory):
+  base = tmp_path_factory.mktemp("models")
+  for handle in _NAMES:
+    directory.Directory(base / "root").put(
+        releases.read(tiny_export.make(base / "exports", handle)))
+  return models.Published(base / "root")
+
+
+def _handle(index: int) -> export_dirs.Handle:
+  return export_dirs.parse_handle(_NAMES[index])
+
+
+def test_a_record(published):
+  model = published.model(_handle(0))
+  assert (model.title, model.kind, model.dataset, model.licence) == (
+      "A tiny classifier", "classifier", "pets", "apache-2.0")
+  assert (model.parameters, model.multiply_adds, model.image_size_px,
+          model.num_outputs) == (4096, 123456, 48, 2)
+  assert model.top1 == models.Accuracy(97.5, 95.318, 98.679, True)
+  assert model.top5 is None and not model.is_demo
+  assert (model.status, model.checked) == ("passed", "2026-11-21T10:50:00Z")
+  assert model.archive_bytes == os.path.getsize(
+      published.root / f"{_NAMES[0]}.tar.gz")
+
+
+def test_the_newest_version_of_each_model(published):
+  assert [(str(model.handle), count)
+          for model, count in models.newest(published.models())] == [
+              (_NAMES[1], 2), (_NAMES[2], 1)]
+
+
+def test_what_is_renewed_is_read_again(published):
+  path = published.root / f"{_NAMES[1]}.checks.json"
+  report = json.loads(path.read_text())
+  assert published.model(_handle(1)).status == "passed"
+  path.write_text(json.dumps(report | {"status": "failed!"}))
+  assert published.model(_handle(1)).status == "failed!"
+  path.write_text(json.dumps(report))
+
+
+@pytest.mark.parametrize("manifest, report", [
+    ("", ""), ("[]", "null"), ("{", '"'), ("[" * 100_000, "\xff"),
+    ('{"card": 7, "kind": [], "dataset": "x", "parameters": {"trainable": '
+     'true}, "multiply_adds": {"count": "9"}, "is_demo": "yes"}',
+     '{"metrics": {"top1": {"value": NaN}, "top5": []}, "status": 3}'),
+    ('{"reported_accuracy": {"top1": Infinity}}', '{"metrics": null}')])
+def test_strange_files_leave_a_record_of_what_is_known(
+    tmp_path, manifest, report):
+  directory.Directory(tmp_path / "root").put(
+      releases.read(tiny_export.make(tmp_path / "exports")))
+  module_dir = tmp_path / "root" / _NAMES[0]
+  (module_dir / export_dirs.MANIFEST).write_text(manifest, "latin-1")
+  export_dirs.report_path(module_dir).write_text(report, "latin-1")
+  model, = models.Published(tmp_path / "root").models()
+  assert str(model.handle) == _NAMES[0]
+  assert model.title == "tiny_classification"
+  assert (model.kind, model.parameters, model.multiply_adds, model.top1,
+          model.top5, model.dataset, model.status, model.is_demo) == (
+              None, None, None, None, None, None, None, False)
+
+
+def test_a_reported_accuracy_is_called_so(tmp_path):
+  directory.Directory(tmp_path / "root").put(
+      releases.read(tiny_export.make(tmp_path / "exports")))
+  module_dir = tmp_path / "root" / _NAMES[0]
+  (module_dir / export_dirs.MANIFEST).write_text(
+      '{"reported_accuracy": {"top1": 75.46}}')
+  export_dirs.report_path(module_dir).write_text("{}")
+  model, = models.Published(tmp_path / "root").models()
+  assert model.top1 == models.Accuracy(75.46, None, None, False)
+
+
+@pytest.mark.parametrize("query, expected", [
+    ("", (0, 1, 2)), ("TINY", (0, 1, 2)), ("big", (2,)), ("my-lab", (2,)),
+    ("big tiny", (2,)), ("tiny-classification", (0, 1)), ("cats dogs", (0, 1,
+                                                                        2)),
+    ("Feature.Extractor", (2,)), ("?!", (0, 1, 2)), ("eel", ())])
+def test_search(published, query, expected):
+  found = search.matching(published.models(), query)
+  assert {str(model.handle) for model in found} == {
+      _NAMES[i] for i in expected}
+
+
+def test_orders_put_the_unknown_last():
+  def model(name, **values):
+    known = dict.fromkeys((
+        "kind", "family", "variant", "form", "dataset", "dataset_title",
+        "licence", "parameters", "multiply_adds", "image_size_px",
+        "num_outputs", "top1", "top5", "status", "checked"))
+    return models.Model(
+        handle=export_dirs.Handle("p", name, 1), title="", description="",
+        is_demo=False, archive_bytes=1, **{**known, **values})
+
+  a = model("a", parameters=20)
+  b = model("b", top1=models.Accuracy(70.0, None, None, True))
+  c = model("c", parameters=3, top1=models.Accuracy(80.0, None, None, True))
+  assert search.ordered([a, b, c], "parameters") == [c, a, b]
+  assert search.ordered([a, b, c], "top1") == [c, b, a]
+  assert search.ordered([c, a, b], "nonsense") == [c, a, b]
+
+
+def test_hashes_of_what_changes(tmp_path):
+  path = tmp_path / "file"
+  known = hashes.Hashes()
+  for content in (b"one", b"other"):
+    path.write_bytes(content)
+    assert known.sha256(path) == hashlib.sha256(content).hexdigest()
+
+
+def test_checksums_count_for_files_older_than_they(tmp_path):
+  path, sums = tmp_path / "1.tar.gz", tmp_path / "1.SHA256SUMS"
+  path.write_bytes(b"archive")
+  listed = "ab" * 32
+  sums.write_text(f"{listed}  1.tar.gz\nnonsense\n{listed} *a b\n")
+  os.utime(path, (1000, 1000))
+  os.utime(sums, (1001, 1001))
+  version = hashes.VersionHashes(hashes.Hashes(), sums)
+  assert version.sha256("1.tar.gz", path) == listed
+  right = hashlib.sha256(b"archive").hexdigest()
+  assert version.sha256("other", path) == right
+  os.utime(path, (1002, 1002))
+  assert version.sha256("1.tar.gz", path) == right
+  assert hashes.parse(sums.read_text()) == {"1.tar.gz": listed, "a b": listed}
+  assert hashes.VersionHashes(hashes.Hashes(), None).sha256(
+      "1.tar.gz", path) == right
+
+
+@pytest.mark.parametrize("value, count, size", [
+    (0, "0", "0 B"), (999, "999", "999 B"), (999_999, "1.00 M", "1.00 MB"),
+    (1000, "1.00 K", "1.00 kB"), (5_452_250, "5.45 M", "5.45 MB"),
+    (9_996, "10.0 K", "10.0 kB"), (600_624_698, "601 M", "601 MB"),
+    (25_060_000, "25.1 M", "25.1 MB"), (2 * 10**15, "2000 T", "2000 TB")])
+def test_figures(value, count, size):
+  assert formats.short(value) == count
+  assert formats.size(value) == size
+
+
+def test_unknown_and_percent():
+  assert formats.short(None) == "–"
+  assert [formats.percent(v) for v in (97.5, 100.0, -0.001)] == [
+      "97.50", "100.00", "0.00"]
