@@ -10,6 +10,7 @@ Nothing here holds more than a block of a file in memory.
 
 import gzip
 import hashlib
+import io
 import pathlib
 import tarfile
 import zlib
@@ -36,27 +37,32 @@ def write(archive: pathlib.Path, export_dir: pathlib.Path) -> None:
     WriteError: if it cannot be written; nothing is left behind.
     HubExportError: if `export_dir` holds anything but files and directories.
   """
-  entries = _entries(export_dir)
-  with (
-      export_dirs.open_whole(archive) as raw,
-      # No name and no time in gzip's header, and none of today's in tar's.
-      gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0,
-                    compresslevel=_COMPRESSION_LEVEL) as zipped,
-      tarfile.open(fileobj=zipped, mode="w",
-                   format=tarfile.PAX_FORMAT) as tar,
-  ):
-    for name, is_directory in entries:
-      path = export_dir / name
-      info = tarfile.TarInfo(name)  # Owners 0 without names, mtime 0.
-      if is_directory:
-        info.type = tarfile.DIRTYPE
-        info.mode = _DIRECTORY_MODE
-        tar.addfile(info)
-      else:
-        with open(path, "rb") as f:
-          info.size = path.stat().st_size
-          info.mode = _FILE_MODE
-          tar.addfile(info, f)
+  with export_dirs.open_whole(archive) as raw:
+    _pack(export_dir, raw)
+
+
+def sha256(export_dir: pathlib.Path) -> tuple[str, int]:
+  """Returns what the archive of `export_dir` has, without writing a file.
+
+  It is packed into a digest: as long as Python's zlib is the same, `write`
+  makes these very bytes.
+
+  Returns:
+    The SHA-256 of the archive in hexadecimal, and its size in bytes.
+
+  Raises:
+    HubExportError: if `export_dir` holds anything but files and directories,
+      or one cannot be read.
+  """
+  digest = _Digest()
+  try:
+    _pack(export_dir, digest)
+  except OSError as e:
+    raise errors.HubExportError(
+        f"{e.filename or export_dir} cannot be read ({e.strerror or e}); "
+        "expected a file of an export. Make it readable, or export "
+        "again.") from e
+  return digest.hexdigest(), digest.tell()
 
 
 def verify(archive: pathlib.Path, export_dir: pathlib.Path) -> None:
@@ -91,6 +97,53 @@ def verify(archive: pathlib.Path, export_dir: pathlib.Path) -> None:
         "Publish it again."))
 
 
+class _Digest(io.RawIOBase):
+  """A file that keeps nothing of what is written but digest and size."""
+
+  def __init__(self):
+    super().__init__()
+    self._sha256 = hashlib.sha256()
+    self._size = 0
+
+  def writable(self) -> bool:
+    return True
+
+  def write(self, block) -> int:
+    self._sha256.update(block)
+    self._size += len(block)
+    return len(block)
+
+  def tell(self) -> int:
+    return self._size
+
+  def hexdigest(self) -> str:
+    return self._sha256.hexdigest()
+
+
+def _pack(export_dir: pathlib.Path, raw: BinaryIO) -> None:
+  """Writes the archive of `export_dir` to `raw`."""
+  entries = _entries(export_dir)
+  with (
+      # No name and no time in gzip's header, and none of today's in tar's.
+      gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0,
+                    compresslevel=_COMPRESSION_LEVEL) as zipped,
+      tarfile.open(fileobj=zipped, mode="w",
+                   format=tarfile.PAX_FORMAT) as tar,
+  ):
+    for name, is_directory in entries:
+      path = export_dir / name
+      info = tarfile.TarInfo(name)  # Owners 0 without names, mtime 0.
+      if is_directory:
+        info.type = tarfile.DIRTYPE
+        info.mode = _DIRECTORY_MODE
+        tar.addfile(info)
+      else:
+        with open(path, "rb") as f:
+          info.size = path.stat().st_size
+          info.mode = _FILE_MODE
+          tar.addfile(info, f)
+
+
 def _member_problem(tar: tarfile.TarFile, member: tarfile.TarInfo,
                     found: dict[str, bool], expected: dict[str, bool],
                     export_dir: pathlib.Path) -> str | None:
@@ -107,7 +160,7 @@ def _member_problem(tar: tarfile.TarFile, member: tarfile.TarInfo,
     return "is of another kind"
   if member.isfile():
     packed = tar.extractfile(member)
-    if _sha256(packed) != export_dirs.file_sha256(export_dir / member.name):
+    if _hexdigest(packed) != export_dirs.file_sha256(export_dir / member.name):
       return "holds other bytes"
   return None
 
@@ -120,7 +173,7 @@ def _entries(export_dir: pathlib.Path) -> list[tuple[str, bool]]:
   return sorted(files + directories)
 
 
-def _sha256(f: BinaryIO) -> str:
+def _hexdigest(f: BinaryIO) -> str:
   digest = hashlib.sha256()
   while block := f.read(_BLOCK_BYTES):
     digest.update(block)

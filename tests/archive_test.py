@@ -1,9 +1,11 @@
 """Tests of hub_export/archive.py: what hub.load reads, and reproducibility."""
 
 import gzip
+import hashlib
 import io
 import os
 import pathlib
+import random
 import struct
 import subprocess
 import sys
@@ -67,6 +69,26 @@ def test_same_bytes_whatever_times_modes_and_order_of_making(tmp_path):
           == (tmp_path / "another_name.tgz").read_bytes())
 
 
+def test_sha256_and_size_are_those_of_the_file(export_dir, tmp_path):
+  # Blocks that do not compress, so that more than one of them is digested.
+  (export_dir / "variables" / "big").write_bytes(
+      random.Random(0).randbytes(3 << 20))
+  archive.write(tmp_path / "1.tar.gz", export_dir)
+  whole = (tmp_path / "1.tar.gz").read_bytes()
+  before = tiny_export.tree(tmp_path)
+  assert archive.sha256(export_dir) == (
+      hashlib.sha256(whole).hexdigest(), len(whole))
+  assert tiny_export.tree(tmp_path) == before
+
+
+def test_sha256_of_what_cannot_be_packed(export_dir):
+  (export_dir / "link").symlink_to("saved_model.pb")
+  with pytest.raises(errors.HubExportError, match="link is neither"):
+    archive.sha256(export_dir)
+  with pytest.raises(errors.HubExportError, match="nowhere cannot be read"):
+    archive.sha256(export_dir.with_name("nowhere"))
+
+
 def test_memory_does_not_grow_with_the_files(tmp_path):
   size = 48 << 20
   export_dir = tiny_export.make(tmp_path / "exports")
@@ -76,6 +98,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path):
   try:
     archive.write(tmp_path / "1.tar.gz", export_dir)
     archive.verify(tmp_path / "1.tar.gz", export_dir)
+    archive.sha256(export_dir)
     _, peak = tracemalloc.get_traced_memory()
   finally:
     tracemalloc.stop()
