@@ -168,20 +168,19 @@ def _run(subject: subject_lib.Subject, checks: list[Check], quick: bool,
   shown = _Shown(subject, runner.evaluation) if runner.evaluation else None
   packed = None if quick else _archive(export_dir)
   timed = None if quick else _latency(subject, results)
+  dataset = _dataset(subject, runner.evaluation) if shown else None
+  metrics = shown.figures.to_dict() if shown else None
+  previous = earlier_version.changes(export_dir, manifest, metrics, dataset)
 
   def make(card: report.CheckResult) -> report.Report:
     return report.Report(
         handle=manifest["handle"], export_sha256=export_sha256,
         checks=(*results, card),
-        dataset=_dataset(subject, runner.evaluation) if shown else None,
-        metrics=shown.figures.to_dict() if shown else None,
+        dataset=dataset, metrics=metrics,
         environment=report.environment(trainability.has_onednn()),
         started=started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=round(time.monotonic() - clock, 1),
-        archive=packed, latency=timed,
-        previous=earlier_version.changes(
-            export_dir, manifest, shown and shown.figures.to_dict(),
-            _dataset(subject, runner.evaluation) if shown else None))
+        archive=packed, latency=timed, previous=previous)
 
   progress.check("card", "card")
   final = _finish(export_dir, make, shown)
