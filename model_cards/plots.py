@@ -145,8 +145,8 @@ def _draw_latency(plot: Plot, figure: figure_lib.Figure) -> axes_lib.Axes:
     times = [p.latency["median_ms"] for p in mine]
     axes.errorbar(
         times, [p.top1 for p in mine],
-        xerr=[[t - p.latency["low_ms"] for t, p in zip(times, mine)],
-              [p.latency["high_ms"] - t for t, p in zip(times, mine)]],
+        xerr=[[max(0, t - p.latency["low_ms"]) for t, p in zip(times, mine)],
+              [max(0, p.latency["high_ms"] - t) for t, p in zip(times, mine)]],
         fmt="none", ecolor=colour, elinewidth=1)
     _draw_points(axes, mine, times, colour, processor[:40])
   _finish(figure, axes, plot, "Time for one image (milliseconds)")

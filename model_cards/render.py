@@ -334,6 +334,7 @@ def _family(publisher_dir: pathlib.Path,
       if report and report["handle"] != other["handle"]:
         report = None
       _collection_row(other, report)
+      plots.plots([(other, report)], peers.of(other["family"]))
     except (errors.HubExportError, KeyError, TypeError, ValueError) as e:
       # A neighbour's damage is no reason to refuse this module its card.
       logging.warning("left out of the collection: %s: %s", newest, e)
