@@ -14,7 +14,7 @@ import io
 import pathlib
 import unicodedata
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hub_export import export_dirs
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
   from matplotlib import figure as figure_lib
   from matplotlib import ticker as ticker_lib
 
-_BLUE, _ORANGE = "#0072B2", "#D55E00"
-_INK, _FAINT = "#262626", "#8C8C8C"
+BLUE, ORANGE = "#0072B2", "#D55E00"
+INK, FAINT = "#262626", "#8C8C8C"
 _SIZE_INCHES = (6.4, 4.4)
 _DPI = 200  # Twice the 640 pixels that they are shown at.
 _NAME_WIDTH = 30  # Characters of a class name beside its bar.
@@ -83,13 +83,20 @@ def write(figures: figures_lib.Figures, stem: pathlib.Path) -> list[Picture]:
       export_dirs.PICTURE_SUFFIXES, titles(), alts(figures.to_dict()),
       (_reliability, _classes, _worst), strict=True):
     path = stem.with_name(stem.name + suffix)
-    export_dirs.write_file(path, _png(figures, title, draw))
+    export_dirs.write_file(path, png(
+        title, lambda picture, draw=draw: draw(figures, picture)))
     found.append(Picture(path, title, alt))
   return found
 
 
-def _png(figures: figures_lib.Figures, title: str, draw: Any) -> bytes:
-  """Returns a picture that no setting of the user's has a hand in."""
+def png(title: str, draw: Callable[[figure_lib.Figure], axes_lib.Axes]
+        ) -> bytes:
+  """Returns a picture that no setting of the user's has a hand in.
+
+  Args:
+    title: What stands above it.
+    draw: Draws on the empty figure; returns the axes that bear the title.
+  """
   # pylint: disable=g-import-not-at-top,redefined-outer-name
   import matplotlib
   from matplotlib.backends import backend_agg
@@ -100,15 +107,15 @@ def _png(figures: figures_lib.Figures, title: str, draw: Any) -> bytes:
     matplotlib.rcParams.update({
         "font.size": 10.5, "axes.titlesize": 12, "axes.titlelocation": "left",
         "axes.titleweight": "bold", "axes.spines.top": False,
-        "axes.spines.right": False, "axes.edgecolor": _FAINT,
-        "axes.labelcolor": _INK, "axes.titlecolor": _INK, "text.color": _INK,
-        "xtick.color": _INK, "ytick.color": _INK})
+        "axes.spines.right": False, "axes.edgecolor": FAINT,
+        "axes.labelcolor": INK, "axes.titlecolor": INK, "text.color": INK,
+        "xtick.color": INK, "ytick.color": INK})
     # A class name in a script that the font lacks comes out as boxes.
     warnings.filterwarnings("ignore", message="Glyph .* missing from")
     picture = figure_lib.Figure(
         figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
     backend_agg.FigureCanvasAgg(picture)
-    draw(figures, picture).set_title(title, pad=8)
+    draw(picture).set_title(title, pad=8)
     buffer = io.BytesIO()
     # Without the version of matplotlib, which PNGs otherwise name.
     picture.savefig(buffer, format="png", metadata={"Software": None})
@@ -123,12 +130,12 @@ def _reliability(figures: figures_lib.Figures, picture: figure_lib.Figure
   bins = [b for b in figures.bins if b.count]
   width = figures.bins[0].high - figures.bins[0].low
   bars = axes.bar([b.low for b in bins], [b.accuracy for b in bins],
-                  0.88 * width, align="edge", color=_BLUE)
-  ideal, = axes.plot([0, 100], [0, 100], color=_INK, linewidth=1.2,
+                  0.88 * width, align="edge", color=BLUE)
+  ideal, = axes.plot([0, 100], [0, 100], color=INK, linewidth=1.2,
                      linestyle="--")
   marks, = axes.plot(
       [b.confidence for b in bins], [b.confidence for b in bins],
-      linestyle="none", marker="D", markersize=5.5, color=_ORANGE,
+      linestyle="none", marker="D", markersize=5.5, color=ORANGE,
       markeredgecolor="white", markeredgewidth=0.8, clip_on=False)
   axes.set(xlim=(0, 100), ylim=(0, 100), ylabel="Top-1 (%)")
   # Outside of the axes, where no bar can be behind it.
@@ -136,7 +143,7 @@ def _reliability(figures: figures_lib.Figures, picture: figure_lib.Figure
                  ["accuracy", "mean confidence", "perfect calibration"],
                  loc="outside lower center", ncols=3, frameon=False)
   counts.bar([b.low for b in bins], [b.count for b in bins], 0.88 * width,
-             align="edge", color=_FAINT)
+             align="edge", color=FAINT)
   counts.set(xlabel="Confidence: probability of the predicted class (%)",
              ylabel="Images")
   counts.set_yticks([0, max(b.count for b in bins)])
@@ -158,14 +165,14 @@ def _classes(figures: figures_lib.Figures, picture: figure_lib.Figure
                 _CLASS_BINS * found.correct // found.total)] += 1
   width = 100 / _CLASS_BINS
   axes.bar([width * i for i in range(_CLASS_BINS)], heights, 0.88 * width,
-           align="edge", color=_BLUE)
+           align="edge", color=BLUE)
   mean = figures.mean_class_top1
-  axes.axvline(mean, color=_ORANGE, linewidth=2)
+  axes.axvline(mean, color=ORANGE, linewidth=2)
   # Beside the line where there is room, above the bars.
   axes.annotate(
       f"mean {mean:.2f} %", (mean, 1), xycoords=("data", "axes fraction"),
       xytext=(-6 if mean > 50 else 6, -4), textcoords="offset points",
-      ha="right" if mean > 50 else "left", va="top", color=_ORANGE)
+      ha="right" if mean > 50 else "left", va="top", color=ORANGE)
   axes.set(xlim=(0, 100), ylim=(0, 1.15 * max(heights)),
            xlabel="Top-1 of a class (%)",
            ylabel=f"Classes, {len(figures.classes):,} in all")
@@ -180,7 +187,7 @@ def _worst(figures: figures_lib.Figures, picture: figure_lib.Figure
   axes = picture.subplots()
   found = figures.worst
   rates = [100 * c.correct / c.total for c in found]
-  axes.barh(range(len(found)), rates, 0.7, color=_BLUE)
+  axes.barh(range(len(found)), rates, 0.7, color=BLUE)
   # In a column, which no line runs through.
   for i, c in enumerate(found):
     axes.text(102, i, f"{c.correct:,} of {c.total:,}", va="center")
@@ -190,7 +197,7 @@ def _worst(figures: figures_lib.Figures, picture: figure_lib.Figure
   axes.tick_params(axis="y", length=0)
   axes.invert_yaxis()
   mean = figures.mean_class_top1
-  axes.axvline(mean, color=_ORANGE, linewidth=1.5, label="mean of all classes")
+  axes.axvline(mean, color=ORANGE, linewidth=1.5, label="mean of all classes")
   axes.set(xlim=(0, 100), xlabel="Top-1 of the class (%)")
   axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False,
               borderpad=0.2)

@@ -63,6 +63,11 @@ class Report:
   environment: Mapping[str, Any]
   started: str                   # UTC, "2026-11-21T10:50:00Z".
   seconds: float                 # Wall clock.
+  # None where it was not looked for, as in a quick check.
+  archive: Mapping[str, Any] | None = None   # "sha256", "bytes": what
+                                             # archive.write makes of it.
+  latency: Mapping[str, Any] | None = None   # As latency.measure gives it.
+  previous: Mapping[str, Any] | None = None  # earlier_version.changes.
 
   @property
   def status(self) -> str:
@@ -88,6 +93,9 @@ class Report:
         "environment": self.environment,
         "started": self.started,
         "seconds": self.seconds,
+        "archive": self.archive,
+        "latency": self.latency,
+        "previous": self.previous,
     }
 
 
@@ -187,9 +195,11 @@ def read(path: pathlib.Path) -> Report:
           f"{path} has the schema version {record['schema_version']}; expected "
           f"{SCHEMA_VERSION}. {advice}")
     checks = tuple(_read_check(c) for c in record["checks"])
+    # Those of earlier releases lack the fields that have a default.
     report = Report(checks=checks, **{
         field.name: record[field.name] for field in dataclasses.fields(Report)
-        if field.name != "checks"})
+        if field.name != "checks" and (
+            field.name in record or field.default is dataclasses.MISSING)})
     export_dirs.parse_handle(report.handle)
     status = record["status"]
   except FileNotFoundError:

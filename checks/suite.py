@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterable, Iterator
 from absl import logging
 
 from checks import accuracy
+from checks import earlier_version
 from checks import figures
 from checks import html_report
+from checks import latency
 from checks import numerics
 from checks import pictures
 from checks import pixels
@@ -28,6 +30,7 @@ from checks import report
 from checks import structure
 from checks import subject as subject_lib
 from checks import trainability
+from hub_export import archive
 from hub_export import errors
 from hub_export import export_dirs
 from model_cards import render
@@ -163,21 +166,40 @@ def _run(subject: subject_lib.Subject, checks: list[Check], quick: bool,
         "Check it again.")
 
   shown = _Shown(subject, runner.evaluation) if runner.evaluation else None
+  packed = None if quick else _archive(export_dir)
+  timed = None if quick else _latency(subject, results)
+  dataset = _dataset(subject, runner.evaluation) if shown else None
+  metrics = shown.figures.to_dict() if shown else None
+  previous = earlier_version.changes(export_dir, manifest, metrics, dataset)
 
   def make(card: report.CheckResult) -> report.Report:
     return report.Report(
         handle=manifest["handle"], export_sha256=export_sha256,
         checks=(*results, card),
-        dataset=_dataset(subject, runner.evaluation) if shown else None,
-        metrics=shown.figures.to_dict() if shown else None,
+        dataset=dataset, metrics=metrics,
         environment=report.environment(trainability.has_onednn()),
         started=started.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        seconds=round(time.monotonic() - clock, 1))
+        seconds=round(time.monotonic() - clock, 1),
+        archive=packed, latency=timed, previous=previous)
 
   progress.check("card", "card")
   final = _finish(export_dir, make, shown)
   progress.result(final.checks[-1])
   return final
+
+
+def _archive(export_dir: pathlib.Path) -> dict[str, object]:
+  sha256, num_bytes = archive.sha256(export_dir)
+  return {"sha256": sha256, "bytes": num_bytes}
+
+
+def _latency(subject: subject_lib.Subject,
+             results: Iterable[report.CheckResult]
+             ) -> dict[str, object] | None:
+  """Returns the times of a module that works; of any other, None."""
+  if any(r.status == report.FAILED for r in results):
+    return None
+  return latency.measure(subject)
 
 
 def _look_up(subject: subject_lib.Subject) -> None:

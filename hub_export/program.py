@@ -37,13 +37,15 @@ def run(main: Callable[[Sequence[str]], int | None],
   Args:
     main: Takes the arguments left after the flags, the program's name first;
       returns an exit status, None for 0.
-    arguments: The names of its positional arguments; all have to be given.
+    arguments: The names of its positional arguments; all have to be given,
+      one that ends in "..." any number of times from one up.
   """
   # Any other one is refused: a forgotten "--" would otherwise be ignored
   # without a word.
   def guarded(argv: Sequence[str]) -> int:
     given, count = argv[1:], len(arguments)
-    if len(given) > count:
+    is_open = bool(arguments) and arguments[-1].endswith("...")
+    if len(given) > count and not is_open:
       expected = (f"only {' '.join(arguments)} and flags" if arguments
                   else "only flags")
       _fail(f"unexpected argument {given[count]!r}; expected {expected}, "

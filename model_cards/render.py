@@ -15,13 +15,17 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib import parse
 
 from absl import logging
 import jinja2
 
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import peer as peer_lib
 from model_cards import markdown
+from model_cards import peers
+from model_cards import plots
 from model_cards import rows
 from model_cards import usage
 from model_cards import wording
@@ -77,13 +81,15 @@ def render(template: str, manifest: Mapping[str, Any],
       use=use, **rows.context(manifest, report, links))
 
 
-def collection_page(entries: Sequence[Entry], publisher: str) -> str:
+def collection_page(entries: Sequence[Entry], publisher: str,
+                    links: Sequence[str] = ()) -> str:
   """Returns the page that lists one family's modules, as Markdown.
 
   Args:
     entries: Manifest and report (or None) of each module, all of one family
       and of this publisher, one version each.
     publisher: Whose modules they are.
+    links: To those pictures of `plots.plots` that are there.
 
   Raises:
     HubExportError: if there is no entry, they are of more than one family or
@@ -101,14 +107,59 @@ def collection_page(entries: Sequence[Entry], publisher: str) -> str:
           f"{sorted(publishers)}; expected modules of one family, all of "
           f"publisher {publisher!r}")
     manifests = [m for m, _ in ordered]
+    family = families.pop()
+    theirs = peers.of(family)
     return _environment().get_template("collection.md.j2").render(
-        publisher=publisher, family=families.pop(), entries=ordered,
+        publisher=publisher, family=family,
         tasks=sorted({rows.TASKS[m["kind"]] for m in manifests}),
         architectures=sorted({m["card"]["architecture"] for m in manifests}),
         datasets=sorted({m["dataset"]["tfhub_tag"] for m in manifests
                          if m["dataset"]["tfhub_tag"]}),
         rows=[_collection_row(m, r) for m, r in ordered],
+        plots=[(markdown.text(plot.alt), link)
+               for plot in plots.plots(ordered, theirs)
+               for link in links if link.endswith(plot.name)],
+        peers=[_peer_row(p) for p in theirs
+               if any(p.variant == m["variant"] and not m["is_demo"]
+                      for m in manifests)],
         has_demo=any(m["is_demo"] for m in manifests))
+
+
+def lite_page(manifest: Mapping[str, Any], lite: Mapping[str, Any]) -> str:
+  """Returns the page of a module's conversion to TensorFlow Lite.
+
+  It goes to `<publisher>/<name>/lite/<version>.md`, beside the .tflite file.
+
+  Args:
+    manifest: The manifest of the module that was converted.
+    lite: Of the conversion: "version", an integer from 1 up; "bytes" and
+      "sha256" of the .tflite file; "quantisation", how its weights are kept,
+      such as "none".
+
+  Raises:
+    HubExportError: if a field is missing.
+  """
+  with missing_fields("manifest or conversion"):
+    parent = export_dirs.parse_handle(manifest["handle"])
+    handle = export_dirs.Handle(parent.publisher, parent.name,
+                                int(lite["version"]))
+    kind = manifest["kind"]
+    output = {"classifier": "logits", "feature_extractor": "features"}[kind]
+    size = manifest["outputs"][
+        "num_classes" if kind == "classifier" else "feature_dim"]
+    low, high = (wording.value(v) for v in manifest["inputs"]["range"])
+    return _environment().get_template("lite.md.j2").render(
+        m=manifest, handle=handle, output=output, size=size, details=[
+            ("Converted from", markdown.code(manifest["handle"])),
+            ("Variant", markdown.code(manifest["variant"])),
+            ("Input", "float32 \\[batch, height, width, 3\\], RGB, values in "
+             f"\\[{low}, {high}\\]"),
+            ("Output", f"{output}, float32 \\[batch, {size}\\]"),
+            ("Parameters, trainable",
+             f"{manifest['parameters']['trainable']:,}"),
+            ("Quantisation", markdown.text(lite["quantisation"])),
+            ("File, bytes", f"{lite['bytes']:,}"),
+            ("File, SHA-256", markdown.code(lite["sha256"]))])
 
 
 def publisher_page(publisher: str) -> str:
@@ -158,8 +209,28 @@ def write_cards(export_dir: pathlib.Path) -> list[pathlib.Path]:
   collection = publisher_dir / "collections" / family / "1.md"
   with _locked(collection.parent):
     entries = _family(publisher_dir, manifest)
-    export_dirs.write_file(collection, collection_page(entries, publisher))
+    links = _write_plots(collection, entries, manifest["family"])
+    export_dirs.write_file(
+        collection, collection_page(entries, publisher, links))
   return [card_path, collection]
+
+
+def _write_plots(collection: pathlib.Path, entries: Sequence[Entry],
+                 family: str) -> list[str]:
+  """Draws a collection's pictures beside its page; returns the links to them.
+
+  Those of an earlier page that are no more are removed.
+  """
+  made = plots.plots(sorted(entries, key=lambda e: e[0]["handle"]),
+                     peers.of(family))
+  names = [collection.stem + plot.name for plot in made]
+  for name, plot in zip(names, made):
+    export_dirs.write_file(collection.with_name(name), plot.png())
+  for suffix in (plots.MULTIPLY_ADDS_SUFFIX, plots.LATENCY_SUFFIX):
+    for old in collection.parent.glob(f"{collection.stem}.*{suffix}"):
+      if old.name not in names:
+        old.unlink(missing_ok=True)
+  return [parse.quote(name) for name in names]
 
 
 def evaluation_links(export_dir: pathlib.Path,
@@ -263,6 +334,7 @@ def _family(publisher_dir: pathlib.Path,
       if report and report["handle"] != other["handle"]:
         report = None
       _collection_row(other, report)
+      plots.plots([(other, report)], peers.of(other["family"]))
     except (errors.HubExportError, KeyError, TypeError, ValueError) as e:
       # A neighbour's damage is no reason to refuse this module its card.
       logging.warning("left out of the collection: %s: %s", newest, e)
@@ -286,5 +358,13 @@ def _collection_row(m: Mapping[str, Any],
        f"{rows.percent(top1['high'])})"
        if top1 else "not measured yet"),
       f"{wording.value(reported['top1'])} %" if reported else "none",
+      (f"{r['latency']['median_ms']:.2f} ms" if r and r.get("latency")
+       else "not measured"),
       markdown.text(m["dataset"]["title"]),
   ]
+
+
+def _peer_row(p: peer_lib.Peer) -> list[str]:
+  return [markdown.code(p.name), markdown.code(p.variant),
+          f"{wording.value(p.top1)} %", str(p.image_size_px),
+          f"{p.multiply_adds:,}", markdown.text(p.figures_from)]

@@ -9,16 +9,22 @@ rendered or written by hand; of a directory all its *.md files. Where the module
 lies beside its card, every number must be one of its manifest or its report.
 """
 
+import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib import parse
 
+from hub_export import errors
+from hub_export import export_dirs
+from hub_export import program
+from model_cards import collection_rules
 from model_cards import facts as facts_lib
 from model_cards import front_matter
 from model_cards import hub_rules
 from model_cards import page
+from model_cards import peers
 from model_cards import tracing
 
 file_links = page.file_links
@@ -69,6 +75,93 @@ def problems(card: str, manifest: Mapping[str, Any] | None = None,
             "check the module again."]
 
 
+def file_problems(path: pathlib.Path) -> tuple[list[str], str]:
+  """Returns what is wrong with a page on disk, and what it was held against.
+
+  The module of a card lies beside it as a directory of its version's name,
+  that of a Lite page one directory up; those of a collection lie where its
+  links lead.
+
+  Raises:
+    HubExportError: if the page, or a manifest or report, cannot be read.
+  """
+  card = _read(path)
+  kind = hub_rules.read(card)[0].kind
+  if kind == "Collection":
+    found = problems(card, path=path)
+    entries = [entry for entry in (
+        _entry(path.parent / parse.unquote(link))
+        for link in page.file_links(card) if link.endswith(".md")) if entry]
+    if entries:
+      found += collection_rules.problems(
+          card, entries, peers.of(entries[0][0]["family"]))
+    return found, _spoken([m["handle"] for m, _ in entries])
+  entry = _entry(path) or _only_entry(path, card)
+  if kind == "Publisher" or not entry:
+    return problems(card, path=path), _spoken([])
+  manifest, report = entry
+  found = problems(card, manifest, report, path)
+  if report and kind != "Lite":
+    found += _report_problems(path, manifest, report)
+  return found, _spoken([manifest["handle"]])
+
+
+def _read(path: pathlib.Path) -> str:
+  try:
+    return path.read_text("utf-8")
+  except (OSError, UnicodeDecodeError) as e:
+    raise errors.HubExportError(
+        f"{path} cannot be read ({e}); expected a page in Markdown and UTF-8"
+        ) from e
+
+
+def _entry(path: pathlib.Path) -> collection_rules.Entry | None:
+  """Returns manifest and report of the module that a card lies beside."""
+  return _module(path.with_suffix(""))
+
+
+def _only_entry(path: pathlib.Path, card: str
+                ) -> collection_rules.Entry | None:
+  """Returns those of the module that the card names, in its directory or up.
+
+  For README.md, and pages of Lite models.
+  """
+  for export_dir in sorted([*path.parent.glob("[0-9]*"),
+                            *path.parent.parent.glob("[0-9]*")]):
+    found = _module(export_dir)
+    if found and found[0]["handle"] in card:
+      return found
+  return None
+
+
+def _module(export_dir: pathlib.Path) -> collection_rules.Entry | None:
+  if not (export_dir / export_dirs.MANIFEST).is_file():
+    return None
+  report = export_dirs.report_path(export_dir)
+  try:
+    return export_dirs.read_manifest(export_dir), (
+        json.loads(report.read_text("utf-8")) if report.exists() else None)
+  except (OSError, ValueError, RecursionError) as e:
+    raise errors.HubExportError(
+        f"{report} cannot be read ({e}); expected the JSON report of an "
+        "export's checks. Run the checks again.") from e
+
+
+def _report_problems(path: pathlib.Path, manifest: Mapping[str, Any],
+                     report: Mapping[str, Any]) -> list[str]:
+  """Returns whether the report beside a card is that of its module."""
+  if report.get("handle") != manifest["handle"]:
+    return [f"the report beside {path} is that of {report.get('handle')!r}; "
+            f"expected that of {manifest['handle']!r}"]
+  return []
+
+
+def _spoken(handles: Sequence[str]) -> str:
+  if not handles:
+    return "form only: no module lies beside it to trace the numbers to"
+  return f"numbers traced to {', '.join(handles)}"
+
+
 def _problems(card: str, manifest: Mapping[str, Any] | None,
               report: Mapping[str, Any] | None,
               path: pathlib.Path | None) -> list[str]:
@@ -93,8 +186,29 @@ def _problems(card: str, manifest: Mapping[str, Any] | None,
   if manifest is not None:
     found += hub_rules.manifest_problems(head, manifest)
   if head.kind == "Lite":
-    return found + _fence_problems(card)
+    return found + _lite_problems(card, manifest, path)
   return found + _body_problems(card, manifest, report)
+
+
+def _lite_problems(card: str, manifest: Mapping[str, Any] | None,
+                   path: pathlib.Path | None) -> list[str]:
+  """Returns what is wrong with the numbers of a conversion's page."""
+  found = _fence_problems(card)
+  if found or manifest is None or path is None:
+    return found
+  converted = path.with_suffix(".tflite")
+  if not converted.is_file():
+    return [f"there is no {converted}; expected the converted model beside "
+            "its page"]
+  lite = {"bytes": converted.stat().st_size,
+          "sha256": export_dirs.file_sha256(converted)}
+  plain, _ = page.without_code(card)
+  facts = facts_lib.of({**manifest, "lite": lite}, None)
+  found = [f"the page does not name {word}, which its .tflite file has"
+           for word in (lite["sha256"], f"{lite['bytes']:,}")
+           if word not in plain]
+  return [*found, *tracing.number_problems(plain, facts),
+          *tracing.code_problems(page.fenced(card), manifest, facts)]
 
 
 def _form_problems(body: str, manifest: Mapping[str, Any] | None,
@@ -169,3 +283,38 @@ def _missing_files(body: Sequence[str], path: pathlib.Path | None,
           for link in page.file_links("\n".join(body))
           if pathlib.PurePosixPath(link).suffix not in without
           and not (path.parent / parse.unquote(link)).is_file()]
+
+
+def main(argv: Sequence[str]) -> int:
+  status = 0
+  for path in _paths(argv[1:]):
+    found, against = file_problems(path)
+    shown = program.shown_path(path)
+    if found:
+      status = 1
+    print(f"{shown}: {'unsound' if found else 'sound'} ({against})")
+    for problem in found:
+      print(f"  {problem}")
+  return status
+
+
+def _paths(arguments: Sequence[str]) -> list[pathlib.Path]:
+  """Returns the pages to check; those below a directory are sought.
+
+  Raises:
+    UsageError: if there is no page.
+  """
+  found = []
+  for argument in arguments:
+    path = program.user_path(argument)
+    pages = sorted(p for p in path.rglob("*.md") if p.is_file()
+                   ) if path.is_dir() else [path]
+    if not pages or not pages[0].exists():
+      raise errors.UsageError(
+          f"{path} is no page and has none below it; expected *.md files")
+    found += pages
+  return found
+
+
+if __name__ == "__main__":
+  program.run(main, ("FILE...",))

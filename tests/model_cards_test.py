@@ -586,11 +586,12 @@ class TestCollectionPage:
         "| [local/regnety600mf_digits_portable_feature_extractor/4]"
         "(../../regnety600mf_digits_portable_feature_extractor/4.md) "
         "| feature extractor, portable, demo | 3,162,996 | 199,519,076 "
-        "| not measured yet | none | UCI optical digits (8x8) |",
+        "| not measured yet | none | not measured | UCI optical digits (8x8) "
+        "|",
         "| [local/regnety600mf_classification/4]"
         "(../../regnety600mf_classification/4.md) | classifier, main "
         "| 6,055,160 | 601,227,608 | 73.47 % (73.09 to 73.86) | 73.52 % "
-        "| ImageNet-1k (ILSVRC 2012) |"]
+        "| not measured | ImageNet-1k (ILSVRC 2012) |"]
 
   def test_is_sound_and_tagged_with_all_its_modules_tags(self):
     page = render.collection_page(self.entries(), "local")
