@@ -132,6 +132,8 @@ _FORCE = flags.DEFINE_bool(
     "force", False,
     "Make a new version even if there is one with this very content.")
 
+# Flags that say which checkpoints, and how many at once.
+SELECTION = ("variant", "checkpoint", "jobs")
 # Of weights: from here on modules are checked only when the network that they
 # were written from is out of memory.
 _LARGE_BYTES = 400e6
@@ -263,9 +265,7 @@ def _conclude(made: _Made, passed: Iterable[bool]) -> int:
 
 def _export_all(plan: Sequence[requested.Item]) -> int:
   """Exports each in a process of its own; returns the exit status."""
-  kept = [f.serialize() for f in flags.FLAGS.get_key_flags_for_module(
-      sys.argv[0]) if f.present and f.name not in (
-          _VARIANT.name, _CHECKPOINT.name, _JOBS.name)]
+  kept = program.given_flags(sys.argv[0], SELECTION)
   jobs = []
   for item in plan:
     own = [f"--{_VARIANT.name}={item.variant.name}"]
@@ -284,9 +284,7 @@ def _export_all(plan: Sequence[requested.Item]) -> int:
   outcomes = batch.run("hub_export.export", jobs, _JOBS.value, tell)
   rows = [("Checkpoint", "Result", "Seconds", "Exports")]
   for outcome in outcomes:
-    made = [line.split(None, 1)[1].rstrip("/")
-            for line in outcome.output.splitlines()
-            if line.startswith(_MADE_PREFIX)]
+    made = made_in(outcome.output)
     # Nobody reads all that each of many has to say; this must be seen.
     passed = "demo only" if _DEMO_NOTE in outcome.output else "passed"
     rows.append((outcome.job.name, "FAILED" if outcome.status else passed,
@@ -369,6 +367,12 @@ def _summarise(made: _Made, passed: bool) -> None:
   for path in paths:
     _say(f"  {program.command('//checks:check')} "
          f"--export_dir={shlex.quote(path)}")
+
+
+def made_in(output: str) -> list[str]:
+  """Returns the exports, as the user would type them, that output tells of."""
+  return [line.split(None, 1)[1].rstrip("/") for line in output.splitlines()
+          if line.startswith(_MADE_PREFIX)]
 
 
 def _say(text: str) -> None:

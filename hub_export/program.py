@@ -14,7 +14,8 @@ import pathlib
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 from absl import app
 from absl import flags
@@ -138,6 +139,18 @@ def cache_dir() -> pathlib.Path:
         "there is no home directory to keep a cache in; set REGNETY_HUB_CACHE "
         "to a directory")
   return pathlib.Path(base, "regnety_hub")
+
+
+def given_flags(module: Any, leave_out: Collection[str] = ()) -> list[str]:
+  """Returns the flags that the user gave, as another program takes them.
+
+  Args:
+    module: Which module's flags, as absl's get_key_flags_for_module takes it.
+    leave_out: Names of flags that are not wanted.
+  """
+  return [flag.serialize()
+          for flag in flags.FLAGS.get_key_flags_for_module(module)
+          if flag.present and flag.name not in leave_out]
 
 
 def child_environment() -> dict[str, str]:

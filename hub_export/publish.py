@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from absl import flags
 
 from hub_export import destinations
+from hub_export import errors
 from hub_export import program
 from hub_export import releases
+from hub_export import signing_keys
+from hub_export import trust
 from hub_export.destinations import base
 
 _EXPORT_DIR = flags.DEFINE_string(
@@ -25,15 +28,27 @@ _EXPORT_DIR = flags.DEFINE_string(
 _TO = flags.DEFINE_string(
     "to", None, "Where to publish: " + "; ".join(
         kind.example for kind in destinations.KINDS) + ".", required=True)
+_PRIVATE_KEY = flags.DEFINE_string(
+    "private_key", None, "Signs what is published: an elliptic curve key "
+    "(P-256, P-384 or P-521), PEM. The password of an encrypted one is read "
+    f"from the environment variable {signing_keys.PASSWORD_VARIABLE}.")
+_SIGNING_CERTIFICATE = flags.DEFINE_string(
+    "signing_certificate", None, "The key's X.509 certificate, PEM, where "
+    "users trust a certificate authority and not a key.")
+_CERTIFICATE_CHAIN = flags.DEFINE_list(
+    "certificate_chain", [], "Certificates that vouch for that one, PEM.")
 _DRY_RUN = flags.DEFINE_boolean(
     "dry_run", False, "Say what would be published, and change nothing.")
 
 
 def main(_: Sequence[str]) -> int:
   destination = destinations.choose(_TO.value)
+  signer = _signer()
   release = releases.read(program.user_path(_EXPORT_DIR.value))
   if destination.is_remote:
     releases.check_public(release, _TO.value)
+  release = releases.with_documents(release, trust.trusted_documents(
+      release.export_dir, release.documents, signer))
   if _DRY_RUN.value:
     _print_plan(release, destination)
     return 0
@@ -46,6 +61,21 @@ def main(_: Sequence[str]) -> int:
   for step in destination.next_steps(release.handle):
     print(f"  {step}")
   return 0
+
+
+def _signer() -> signing_keys.Signer | None:
+  """Returns who signs; None for nobody."""
+  if _PRIVATE_KEY.value:
+    certificate = _SIGNING_CERTIFICATE.value
+    return signing_keys.load_signer(
+        program.user_path(_PRIVATE_KEY.value),
+        program.user_path(certificate) if certificate else None,
+        [program.user_path(path) for path in _CERTIFICATE_CHAIN.value])
+  if _SIGNING_CERTIFICATE.value or _CERTIFICATE_CHAIN.value:
+    raise errors.UsageError(
+        "a certificate alone does not sign; expected its key as well, "
+        "--private_key")
+  return None
 
 
 def _print_plan(release: releases.Release,

@@ -1,18 +1,18 @@
 r"""Takes checkpoints all the way: export, check, card, publish.
 
   bazel run //hub_export:release -- --variant=600mf --to=published
-  bazel run //hub_export:release -- --checkpoint='timm:*pycls*' \
-      --publisher=my-lab --to=published --to=gs://my-bucket/models --jobs=2
+  bazel run //hub_export:release -- --checkpoint='timm:*pycls*' --jobs=2 \
+      --publisher=my-lab --to=published --to=gs://my-bucket/models
 
-For each checkpoint it exports both modules, runs all checks on them (which
-renews their cards), publishes them to every --to and writes the collection's
-page. A step that was done is not done again: the same content makes no new
-version, a report of these very bytes is taken as it is, an evaluation goes on
-where it was, and what is published already is only compared. So after whatever
-ended a release, the same command completes it. Modules of a checkpoint are
-published when all of them have passed, and not before.
+For each checkpoint it exports both modules, runs all checks on them, which
+renews their cards and the collection's page, and publishes them to every --to.
+What is done is not done again: the same content makes no new version, a passing
+report of these very bytes is taken as it is, an evaluation goes on where it
+was, and what is published is only compared. So whatever ended a release, the
+same command completes it. The modules of a checkpoint are published when all of
+them have passed.
 
-All flags of //hub_export:export say here what they say there.
+The flags of //hub_export:export say here what they say there.
 
 Exit status: 0 all released, 1 something was not, 2 wrong usage.
 """
@@ -41,14 +41,22 @@ _TO = flags.DEFINE_multi_string(
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None,
     "TFDS' directory of prepared data sets, as //checks:check takes it.")
+_PRIVATE_KEY = flags.DEFINE_string(
+    "private_key", None, "Signs, as for //hub_export:publish.")
+_SIGNING_CERTIFICATE = flags.DEFINE_string(
+    "signing_certificate", None, "The key's certificate, likewise.")
+_CERTIFICATE_CHAIN = flags.DEFINE_list(
+    "certificate_chain", [], "Those that vouch for it, likewise.")
 
+_PUBLISHING = (_PRIVATE_KEY, _SIGNING_CERTIFICATE, _CERTIFICATE_CHAIN)
+_PROGRAM = "hub_export.release"  # That each of many is released by.
+_STEPS = ("export", "check", "publish")
+_STEP = "Step {} of 3: "
 _RELEASED = "  released  "
-# Flags that are this program's own, and those that say which checkpoint.
-_NOT_OF_EXPORT = ("to", "data_dir", "jobs", "variant", "checkpoint")
 
 
 def main(_: Sequence[str]) -> int:
-  # What would only be found wrong after hours is tried first.
+  # What would only turn out wrong after hours is looked at first.
   for to in _TO.value:
     destinations.choose(to)
   plan = requested.items(flags.FLAGS["variant"].value,
@@ -63,49 +71,39 @@ def _release(item: requested.Item) -> None:
   """Releases one checkpoint.
 
   Raises:
-    HubExportError: if a step ended badly, which has said why.
+    HubExportError: if a step failed, which has said why.
   """
-  _say("Step 1 of 3: export")
-  made = export.made(_run("hub_export.export", *_export_flags(item)))
-  paths = [program.user_path(path) for path in made]
-  _say("\nStep 2 of 3: all checks")
+  _begin(1)
+  output = run("hub_export.export", *_export_flags(item))
+  paths = [program.user_path(path) for path in export.made_in(output)]
+  _begin(2)
   for path in paths:
     _check(path)
-  _say("\nStep 3 of 3: publish")
+  _begin(3)
   for to in _TO.value:
     for path in paths:
-      _run("hub_export.publish", f"--export_dir={path}", f"--to={to}",
-           *_signing_flags())
-  _say("")
+      run("hub_export.publish", f"--export_dir={path}", f"--to={to}",
+          *_given(_PUBLISHING))
+  _say("\nReleased to " + ", ".join(_TO.value) + ":")
   for path in paths:
-    handle = export_dirs.read_manifest(path)["handle"]
-    _say(f"{_RELEASED}{handle}  to {', '.join(_TO.value)}")
+    _say(_RELEASED + export_dirs.read_manifest(path)["handle"])
 
 
 def _check(path: pathlib.Path) -> None:
-  """Has all checks run, unless they have passed for these very bytes."""
+  """Runs all checks, unless they have passed for these very bytes."""
   try:
     releases.read(path)
   except errors.ChecksError:
-    data_dir = [f"--data_dir={_DATA_DIR.value}"] if _DATA_DIR.value else []
-    _run("checks.check", f"--export_dir={path}", *data_dir)
+    run("checks.check", f"--export_dir={path}", *_given([_DATA_DIR]))
   else:
-    _say(f"  {program.shown_path(path)}: passed before")
+    _say(f"  {program.shown_path(path)}: has passed before")
 
 
-def _export_flags(item: requested.Item) -> list[str]:
-  """Returns how one checkpoint is exported as this program's flags want it."""
-  own = [f"--variant={item.variant.name}"] if item.variant else []
-  if item.checkpoint is not None:
-    own.append(f"--checkpoint={item.checkpoint}")
-  return own + program.given_flags(_NOT_OF_EXPORT)
-
-
-def _run(module: str, *arguments: str) -> str:
+def run(module: str, *arguments: str) -> str:
   """Runs a program; returns its output, which is shown as it comes.
 
   Raises:
-    HubExportError: if it ended badly.
+    HubExportError: if it ends with another status than 0.
   """
   process = subprocess.Popen(
       [sys.executable, "-m", module, *arguments], text=True,
@@ -118,12 +116,11 @@ def _run(module: str, *arguments: str) -> str:
       _say(f"  {line}", end="")
     status = process.wait()
   finally:
-    process.terminate()
+    process.terminate()  # Where this program is being ended; else it is gone.
     process.wait()
   if status:
-    step = module.rpartition(".")[2]
     raise errors.HubExportError(
-        f"{step} ended with exit status {status}; expected 0. It says above "
+        f"{module} ended with exit status {status}; expected 0. Above it says "
         "why. Put that right and give the same command again: what is done is "
         "not done again.")
   return "".join(lines)
@@ -131,42 +128,57 @@ def _run(module: str, *arguments: str) -> str:
 
 def _release_all(plan: Sequence[requested.Item]) -> int:
   """Releases each in a process of its own; returns the exit status."""
-  jobs_at_once = flags.FLAGS["jobs"].value
-  shared = [f"--to={to}" for to in _TO.value]
-  if _DATA_DIR.value:
-    shared.append(f"--data_dir={_DATA_DIR.value}")
-  jobs = [batch.Job(item.title, item.variant.name,
-                    (*_export_flags(item), *shared)) for item in plan]
-  _say(f"{len(jobs)} checkpoints, {min(jobs_at_once, len(jobs))} at once")
+  jobs = [batch.Job(item.title, item.variant.name, (
+      *_export_flags(item), *(f"--to={to}" for to in _TO.value),
+      *_given([_DATA_DIR, *_PUBLISHING]))) for item in plan]
+  at_once = min(flags.FLAGS["jobs"].value, len(jobs))
+  _say(f"{len(jobs)} checkpoints, {at_once} at once")
 
   def tell(outcome: batch.Outcome) -> None:
+    # Above the progress bar.
     tqdm.tqdm.write(f"  {outcome.job.name}: " + (
         f"FAILED\n{outcome.message}" if outcome.status
         else f"released in {outcome.seconds:.0f} s"))
 
-  outcomes = batch.run("hub_export.release", jobs, jobs_at_once, tell)
+  outcomes = batch.run(_PROGRAM, jobs, at_once, tell)
   _say(f"\n{table(outcomes)}")
   failed = sum(bool(outcome.status) for outcome in outcomes)
-  _say(f"\n{len(outcomes) - failed} released, {failed} not"
+  _say(f"\n{len(outcomes) - failed} released, {failed} failed"
        + ("; the messages stand above. The same command goes on with what is "
           "left" if failed else ""))
   return 1 if failed else 0
 
 
 def table(outcomes: Sequence[batch.Outcome]) -> str:
-  """Returns a line for each checkpoint: how far it came, and what it is now."""
-  rows = [("Checkpoint", "Export", "Checks", "Published", "Seconds", "Modules")]
+  """Returns a line for each checkpoint: how far it came, and its modules."""
+  rows = [("Checkpoint", *_STEPS, "Seconds", "Modules")]
   for outcome in outcomes:
-    steps = [outcome.output.count(f"Step {n} of 3") for n in (1, 2, 3)]
-    reached = sum(steps)  # The step that failed is the last that began.
-    cells = ["done" if n < reached or not outcome.status else
-             "FAILED" if n == reached else "-" for n in (1, 2, 3)]
-    released = [line.removeprefix(_RELEASED).split()[0]
-                for line in outcome.output.splitlines()
-                if line.startswith(_RELEASED)]
-    rows.append((outcome.job.name, *cells, f"{outcome.seconds:.0f}",
-                 ", ".join(released) or outcome.reason[:100]))
+    # The step that failed is the last that began.
+    begun = sum(_STEP.format(n) in outcome.output for n in (1, 2, 3))
+    states = ["done" if n < begun or not outcome.status else
+              "FAILED" if n == begun else "-" for n in (1, 2, 3)]
+    modules = [line.removeprefix(_RELEASED)
+               for line in outcome.output.splitlines()
+               if line.startswith(_RELEASED)]
+    rows.append((outcome.job.name, *states, f"{outcome.seconds:.0f}",
+                 ", ".join(modules) or outcome.reason[:100]))
   return batch.table(rows)
+
+
+def _export_flags(item: requested.Item) -> list[str]:
+  """Returns the flags that export one checkpoint as the user wants it."""
+  own = [f"--variant={item.variant.name}"] if item.variant else []
+  if item.checkpoint is not None:
+    own.append(f"--checkpoint={item.checkpoint}")
+  return own + program.given_flags(export, export.SELECTION)
+
+
+def _given(holders: Sequence[flags.FlagHolder]) -> list[str]:
+  return [flags.FLAGS[h.name].serialize() for h in holders if h.present]
+
+
+def _begin(number: int) -> None:
+  _say(f"\n{_STEP.format(number)}{_STEPS[number - 1]}")
 
 
 def _say(text: str, end: str = "\n") -> None:
