@@ -37,7 +37,7 @@ _SKEWED = ("<Error><Code>RequestTimeTooSkewed</Code><Message>The difference "
 @pytest.fixture(name="place", params=places.NAMES)
 def _place(request, monkeypatch, tmp_path):
   with places.running(request.param, monkeypatch, tmp_path / "home") as place:
-    places.impatient(monkeypatch)
+    places.impatient(place.name, monkeypatch)
     yield place
 
 
@@ -325,7 +325,7 @@ class TestClock:
 
   def test_a_wrong_one_is_told(self, monkeypatch, tmp_path, export_dir):
     with places.running("s3", monkeypatch, tmp_path / "home") as place:
-      places.impatient(monkeypatch)
+      places.impatient(place.name, monkeypatch)
       place.server.fault = lambda *_: loopback.status(
           403, _SKEWED, "application/xml")
       with pytest.raises(errors.RemoteError,
@@ -337,7 +337,7 @@ class TestClock:
     """The server's times are of 1999 and 2999; a claim holds all the same."""
     other = _export(tmp_path / "other", b"grave")
     with places.running("gs", monkeypatch, tmp_path / "home") as place:
-      places.impatient(monkeypatch)
+      places.impatient(place.name, monkeypatch)
       place.at_write(2, loopback.status(403))
       with pytest.raises(errors.RemoteError):
         _put(place, other)
