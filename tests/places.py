@@ -18,9 +18,9 @@ from tests import loopback
 
 NAMES = ("s3", "gs", "hf", "kaggle")
 MODULE = "local/tiny_classification"
-# Values of credentials that no output may hold.
-SECRETS = ("theSecretKeyOfTheTests", "AKIATESTSTESTSTESTS",
-           hugging_face_server.TOKEN, kaggle_server.KEY)
+# Values of each place's credentials that no output may hold.
+SECRETS = {"s3": ("theSecretKeyOfTheTests", "AKIATESTSTESTSTESTS"), "gs": (),
+           "hf": (hugging_face_server.TOKEN,), "kaggle": (kaggle_server.KEY,)}
 _CREDENTIALS = {
     "s3": {"AWS_ACCESS_KEY_ID": "AKIATESTSTESTSTESTS",
            "AWS_SECRET_ACCESS_KEY": "theSecretKeyOfTheTests",
