@@ -290,7 +290,8 @@ class TestCredentials:
 
   def test_they_are_shown_nowhere(self, place, export_dir):
     told = " ".join([
-        *places.SECRETS[place.name], "https://user:passw0rd@host/x?X-Amz-Signature=abcdef",
+        *places.SECRETS[place.name],
+        "https://user:passw0rd@host/x?X-Amz-Signature=abcdef",
         "Authorization: Bearer ya29.theAccessTokenOfTheTests"])
     for code in (403, 500, 400):
       place.server.fault = lambda *_: loopback.status(
@@ -318,7 +319,8 @@ class TestCredentials:
       self._assert_clean(place, content.decode("latin-1"))
 
   def _assert_clean(self, place: places.Place, text: str) -> None:
-    for secret in (*places.SECRETS[place.name], "passw0rd", "abcdef", "theAccessToken"):
+    for secret in (*places.SECRETS[place.name], "passw0rd", "abcdef",
+                   "theAccessToken"):
       assert secret not in text
 
 

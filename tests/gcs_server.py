@@ -67,7 +67,8 @@ class Storage:
           b"\n\n", 1)
       return self._store(
           bucket, json.loads(head.split(b"\n\n", 1)[1])["name"], content,
-          content_type.removeprefix(b"Content-Type: ").decode(), request.args)
+          content_type.removeprefix(b"Content-Type: ").decode(),
+          request.args)
     if "upload_id" not in request.args:
       session = str(len(self._sessions) + 1)
       self._sessions[session] = {
