@@ -199,7 +199,7 @@ class TestKaggle:
   @pytest.fixture(name="place")
   def _place(self, monkeypatch, tmp_path):
     with places.running("kaggle", monkeypatch, tmp_path / "home") as place:
-      places.impatient(monkeypatch)
+      places.impatient(place.name, monkeypatch)
       yield place
 
   def test_versions_have_kaggles_numbers(self, place, export_dir):

@@ -67,11 +67,13 @@ class Storage:
           b"\n\n", 1)
       return self._store(
           bucket, json.loads(head.split(b"\n\n", 1)[1])["name"], content,
-          content_type.removeprefix(b"Content-Type: ").decode(), request.args)
+          content_type.removeprefix(b"Content-Type: ").decode(),
+          request.args)
     if "upload_id" not in request.args:
       session = str(len(self._sessions) + 1)
       self._sessions[session] = {
-          "name": request.get_json(force=True)["name"], "content": b"", "args": request.args,
+          "name": request.get_json(force=True)["name"], "content": b"",
+          "args": request.args,
           "type": request.headers["X-Upload-Content-Type"]}
       response = wrappers.Response()
       response.headers["Location"] = (
@@ -82,7 +84,8 @@ class Storage:
     if request.method == "DELETE":
       return wrappers.Response(status=499)
     first, last, total = re.fullmatch(
-        r"bytes (\d+)-(\d+)/(\d+|\*)", request.headers["Content-Range"]).groups()
+        r"bytes (\d+)-(\d+)/(\d+|\*)",
+        request.headers["Content-Range"]).groups()
     assert int(first) == len(session["content"])
     session["content"] += request.get_data()
     if total == "*" or int(last) + 1 < int(total):

@@ -20,7 +20,8 @@ class Hub:
 
   def __init__(self):
     self.commits: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
-    self.large: dict[str, bytes] = {}  # Uploaded content by SHA-256.
+    # Uploaded content, by repository and SHA-256.
+    self.large: dict[tuple[str, str], bytes] = {}
     # Called when a commit arrives, before it is looked at.
     self.before_commit = lambda: None
 
@@ -45,9 +46,10 @@ class Hub:
     if path.startswith("/lfs/"):  # Signed by their query, no header.
       if request.args.get("X-Amz-Signature") != "signed":
         return _error(403, "no signature")
-      if hashlib.sha256(request.get_data()).hexdigest() != path[5:]:
+      repo, _, oid = path.removeprefix("/lfs/").rpartition("/")
+      if hashlib.sha256(request.get_data()).hexdigest() != oid:
         return _error(400, "other content than announced")
-      self.large[path[5:]] = request.get_data()
+      self.large[repo, oid] = request.get_data()
       return wrappers.Response()
     if request.headers.get("Authorization") != f"Bearer {TOKEN}":
       return _error(401, "Invalid credentials in Authorization header",
@@ -100,8 +102,8 @@ class Hub:
   def _batch(self, request: wrappers.Request, repo: str) -> wrappers.Response:
     return _json({"transfer": "basic", "objects": [
         {"oid": o["oid"], "size": o["size"],
-         **({} if o["oid"] in self.large else {"actions": {"upload": {
-             "href": f"{request.host_url}lfs/{o['oid']}"
+         **({} if (repo, o["oid"]) in self.large else {"actions": {"upload": {
+             "href": f"{request.host_url}lfs/{repo}/{o['oid']}"
                      "?X-Amz-Signature=signed"}}})}
         for o in request.get_json()["objects"]]})
 
@@ -118,9 +120,9 @@ class Hub:
       if key == "file":
         files[value["path"]] = base64.b64decode(value["content"])
       elif key == "lfsFile":
-        if value["oid"] not in self.large:
+        if (repo, value["oid"]) not in self.large:
           return _error(400, f"{value['path']} was not uploaded")
-        files[value["path"]] = self.large[value["oid"]]
+        files[value["path"]] = self.large[repo, value["oid"]]
       elif key == "deletedFile":
         del files[value["path"]]
     name = self.commit(repo, files)

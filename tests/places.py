@@ -18,9 +18,9 @@ from tests import loopback
 
 NAMES = ("s3", "gs", "hf", "kaggle")
 MODULE = "local/tiny_classification"
-# Values of credentials that no output may hold.
-SECRETS = ("theSecretKeyOfTheTests", "AKIATESTSTESTSTESTS",
-           hugging_face_server.TOKEN, kaggle_server.KEY)
+# Values of each place's credentials that no output may hold.
+SECRETS = {"s3": ("theSecretKeyOfTheTests", "AKIATESTSTESTSTESTS"), "gs": (),
+           "hf": (hugging_face_server.TOKEN,), "kaggle": (kaggle_server.KEY,)}
 _CREDENTIALS = {
     "s3": {"AWS_ACCESS_KEY_ID": "AKIATESTSTESTSTESTS",
            "AWS_SECRET_ACCESS_KEY": "theSecretKeyOfTheTests",
@@ -159,18 +159,26 @@ def use_kaggle_server() -> None:
         os.environ["KAGGLE_TEST_URL"])
 
 
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-  """Has the clients wait less between attempts, and not give up less often."""
+def impatient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+  """Has one place's client wait less between its attempts."""
   import time
-  from gcsfs import retry
-  from kagglehub import gcs_upload
-  from huggingface_hub.utils import _http
-  from hub_export.destinations import kaggle
-  from hub_export.destinations import s3
-  monkeypatch.setattr(s3, "_ATTEMPTS", 1)
-  monkeypatch.setitem(retry.DEFAULT_RETRY_CONFIG, "timeout", 1.0)
-  monkeypatch.setitem(retry.DEFAULT_RETRY_CONFIG, "initial", 0.1)
-  for module in (gcs_upload, _http, kaggle):
+  hasty = []
+  if name == "s3":
+    from hub_export.destinations import s3
+    monkeypatch.setattr(s3, "_ATTEMPTS", 1)
+  elif name == "gs":
+    from gcsfs import retry
+    monkeypatch.setitem(retry.DEFAULT_RETRY_CONFIG, "timeout", 1.0)
+    monkeypatch.setitem(retry.DEFAULT_RETRY_CONFIG, "initial", 0.1)
+  elif name == "hf":
+    from huggingface_hub import file_download
+    from huggingface_hub.utils import _http
+    hasty = [_http, file_download]
+  else:
+    from hub_export.destinations import kaggle
+    from kagglehub import gcs_upload
+    hasty = [gcs_upload, kaggle]
+  for module in hasty:
     monkeypatch.setattr(module, "time", _Hasty(time))
 
 

@@ -34,13 +34,13 @@ class _Gcs:
 
   def open(self) -> Any:
     """As `object_store.Service.open`."""
+    remote.quiet_logs("gcsfs", "google")
     token: Any = "anon"
     if not os.environ.get("STORAGE_EMULATOR_HOST"):
       token = self._credentials()
     # gcsfs 2026.10 otherwise asks over gRPC what kind each bucket is, for which
     # an emulator or a proxy has no ear: a minute's wait for every call.
     remote.set_default("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    remote.quiet_logs("gcsfs")
     with remote.calls("open the client", self.access):
       import gcsfs
       return gcsfs.GCSFileSystem(

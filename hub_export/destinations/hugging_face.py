@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib import parse
@@ -171,7 +170,7 @@ class HuggingFace:
     for name in found:
       if not re.fullmatch(r"[1-9]\d*\.checks\.json", name):
         continue
-      with tempfile.TemporaryDirectory() as work_dir:
+      with layout.work_dir() as work_dir:
         path = self._download(name, head, work_dir)
         try:
           other = str(json.loads(path.read_bytes())["handle"])
@@ -278,12 +277,13 @@ class HuggingFace:
     """Returns the hash of a file's bytes, downloading them at most once."""
     key = (name, entry.blob_id, entry.lfs and entry.lfs.sha256)
     if key not in self._read:
-      with tempfile.TemporaryDirectory() as work_dir:
+      with layout.work_dir() as work_dir:
         self._read[key] = export_dirs.file_sha256(
             self._download(name, head, work_dir))
     return self._read[key]
 
-  def _download(self, name: str, head: str, work_dir: str) -> pathlib.Path:
+  def _download(self, name: str, head: str, work_dir: pathlib.Path
+                ) -> pathlib.Path:
     with remote.calls(f"read {self._url(name)}", self._access):
       return pathlib.Path(self._api().hf_hub_download(
           self._repo, name, revision=head, local_dir=work_dir))

@@ -14,7 +14,6 @@ import contextlib
 import json
 import pathlib
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +37,8 @@ _LICENCES = {
     "apache-2.0": "Apache 2.0", "mit": "MIT", "bsd-3-clause": "BSD-3-Clause",
     "cc-by-3.0": "Attribution 3.0 Unported (CC BY 3.0)",
     "cc-by-4.0": "Attribution 4.0 International (CC BY 4.0)",
-    "cc-by-nc-4.0": "Attribution-NonCommercial 4.0 International (CC BY-NC 4.0)",
+    "cc-by-nc-4.0":
+        "Attribution-NonCommercial 4.0 International (CC BY-NC 4.0)",
     "cc-by-nc-sa-4.0": "CC BY-NC-SA 4.0", "cc-by-sa-3.0": "CC BY-SA 3.0",
     "cc-by-sa-4.0": "CC BY-SA 4.0", "cc0-1.0": "CC0: Public Domain",
     "gpl-2.0": "GPL 2", "gpl-3.0": "GPL 3",
@@ -180,8 +180,8 @@ class Kaggle:
                same_documents: bool = True) -> None:
     """Downloads a version; HubExportError unless it is as `expected`."""
     version = release.handle.version
-    with tempfile.TemporaryDirectory() as work_dir:
-      found = pathlib.Path(work_dir, "found")
+    with layout.work_dir() as work_dir:
+      found = work_dir / "found"
       self._download(version, found)
       wanted = {path: export_dirs.file_sha256(expected / path)
                 for path in _files(expected)}
@@ -220,17 +220,16 @@ class Kaggle:
   @contextlib.contextmanager
   def _bundle(self, release: releases.Release) -> Iterator[pathlib.Path]:
     """Yields a directory with what a version on Kaggle holds."""
-    with tempfile.TemporaryDirectory(
-        prefix="regnety_hub_kaggle_") as work_dir:
-      root = pathlib.Path(work_dir)
-      for name in export_dirs.files(release.export_dir):
-        root.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
-        root.joinpath(name).symlink_to(
-            release.export_dir.absolute() / name)  # Spares a copy.
-      for name, content in release.documents:
-        path = root / _DOCUMENTS / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    with layout.work_dir() as root:
+      with export_dirs.write_errors(root):
+        for name in export_dirs.files(release.export_dir):
+          root.joinpath(name).parent.mkdir(parents=True, exist_ok=True)
+          root.joinpath(name).symlink_to(
+              release.export_dir.absolute() / name)  # Spares a copy.
+        for name, content in release.documents:
+          path = root / _DOCUMENTS / name
+          path.parent.mkdir(parents=True, exist_ok=True)
+          path.write_bytes(content)
       yield root
 
   def _card(self, release: releases.Release) -> str:
@@ -319,8 +318,8 @@ class Kaggle:
 
   def _handle_of(self, version: int) -> str:
     """Returns the handle that the manifest of a published version gives."""
-    with tempfile.TemporaryDirectory() as work_dir:
-      directory = pathlib.Path(work_dir, "found")
+    with layout.work_dir() as work_dir:
+      directory = work_dir / "found"
       try:
         self._download(version, directory, str(export_dirs.MANIFEST))
         return str(export_dirs.read_manifest(directory)["handle"])

@@ -79,8 +79,8 @@ def parts(release: releases.Release) -> Iterator[tuple[Part, ...]]:
       since `release` was read.
   """
   version = str(release.handle.version)
-  with tempfile.TemporaryDirectory(prefix="regnety_hub_publish_") as work_dir:
-    packed = pathlib.Path(work_dir, version + ARCHIVE_SUFFIX)
+  with work_dir() as directory:
+    packed = directory / (version + ARCHIVE_SUFFIX)
     archive.write(packed, release.export_dir)
     archive.verify(packed, release.export_dir)
     module = [_of_file(f"{version}/{name}", release.export_dir / name)
@@ -95,6 +95,20 @@ def parts(release: releases.Release) -> Iterator[tuple[Part, ...]]:
     yield (*(p for p in module if not is_marker(p.name)), *documents,
            _of_file(packed.name, packed),
            *(p for p in module if is_marker(p.name)))
+
+
+@contextlib.contextmanager
+def work_dir() -> Iterator[pathlib.Path]:
+  """Yields a directory of its own for temporary files; it goes in the end.
+
+  Raises:
+    WriteError: if it cannot be made.
+  """
+  with contextlib.ExitStack() as stack:
+    with export_dirs.write_errors(pathlib.Path(tempfile.gettempdir())):
+      made = stack.enter_context(
+          tempfile.TemporaryDirectory(prefix="regnety_hub_publish_"))
+    yield pathlib.Path(made)
 
 
 def digest(module: Iterable[Part], version: str) -> str:

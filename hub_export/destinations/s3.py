@@ -1,4 +1,4 @@
-"""Publishing to Amazon S3 and what speaks its protocol: --to=s3://bucket/prefix.
+"""Publishing to Amazon S3 and its like: --to=s3://bucket/prefix.
 
 Credentials, region and AWS_ENDPOINT_URL are found as AWS' own tools do.
 """
