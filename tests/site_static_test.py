@@ -194,7 +194,8 @@ def test_nginx_lines_of_the_readme():
     assert bool(re.search(handles, path)) == is_handle, path
   query = re.search(r"if \(\$args ~ (.*)\) \{", lines)[1]
   for arguments, is_load in (
-      ("tf-hub-format=compressed", True), ("a=b&tf-hub-format=compressed", True),
+      ("tf-hub-format=compressed", True),
+      ("a=b&tf-hub-format=compressed", True),
       ("tf-hub-format=compressed&a=b", True), ("", False),
       ("tf-hub-format=uncompressed", False),
       ("xtf-hub-format=compressed", False)):
