@@ -148,7 +148,8 @@ class Address:
     import requests
     import urllib3
 
-    retry = urllib3.Retry(_RETRIES, backoff_factor=_BACKOFF_S, raise_on_status=False,
+    retry = urllib3.Retry(_RETRIES, backoff_factor=_BACKOFF_S,
+                          raise_on_status=False,
                           status_forcelist=_RETRIED_STATUS)
     try:
       with requests.Session() as session:
@@ -165,8 +166,8 @@ class Address:
           if answer.status_code != 200:
             raise errors.HubExportError(
                 f"{self.shown(name)} cannot be read: the server answers "
-                f"{answer.status_code} {answer.reason}; expected 200. Check the "
-                "address, and that everybody may read it.")
+                f"{answer.status_code} {answer.reason}; expected 200. Check "
+                "the address, and that everybody may read it.")
           yield answer.raw.stream(_BLOCK_BYTES, decode_content=False)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
       raise errors.HubExportError(

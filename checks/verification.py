@@ -5,7 +5,7 @@ Four checks, each resting on the one before:
     signed sums  <version>.SHA256SUMS is signed by whom the user believes
     files        all that it names is there, as named, and nothing else
     signature    <version>.sig is of just the module's files, by the same
-    provenance   <version>.intoto.json is of this module and names its checkpoint
+    provenance   <version>.intoto.json is of this module and its checkpoint
 
 The first that fails is told, with all that it found. No network is used but for
 reading what lies behind an address.

@@ -241,7 +241,8 @@ class TestKaggle:
       _verify(verifier, downloaded)
 
   @pytest.mark.parametrize("name, listed", [
-      ("documents/evil.so", "evil.so"), ("documents/1/evil", "documents/1/evil"),
+      ("documents/evil.so", "evil.so"),
+      ("documents/1/evil", "documents/1/evil"),
       ("documents/1/saved_model.pb", "documents/1/saved_model.pb"),
       ("documents/1.tar.gz", "1.tar.gz"), ("documents2/evil", "1/documents2/e"),
       ("evil", "1/evil")])
@@ -448,7 +449,7 @@ class TestOtherSigners:
     archive.write(_archive(module_dir), module_dir)
     _resign(module_dir, keys[0])
     for place in ((module_dir, None), (None, _archive(module_dir))):
-      with pytest.raises(errors.ChecksError, match="it has no assets.extra/man"):
+      with pytest.raises(errors.ChecksError, match="it has no assets.extra/"):
         _verify(verifier, *place)
 
   @pytest.mark.parametrize("suffix", [provenance.SUFFIX, ".tar.gz"])
