@@ -7,6 +7,7 @@ Names are relative to where the module's version lies: "1.SHA256SUMS",
 import contextlib
 import dataclasses
 import hashlib
+import os
 import pathlib
 import urllib.parse
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ class Directory:
     """As `SideFiles.names`."""
     found = []
     for path in self.path.glob(f"{version}.*"):
-      found += ([f"{path.name}/{below}" for below in export_dirs.files(path)]
+      found += ([f"{path.name}/{below}" for below in files(path)]
                 if path.is_dir() and not path.is_symlink() else [path.name])
     return found
 
@@ -147,7 +148,8 @@ class Address:
     import requests
     import urllib3
 
-    retry = urllib3.Retry(_RETRIES, backoff_factor=_BACKOFF_S, raise_on_status=False,
+    retry = urllib3.Retry(_RETRIES, backoff_factor=_BACKOFF_S,
+                          raise_on_status=False,
                           status_forcelist=_RETRIED_STATUS)
     try:
       with requests.Session() as session:
@@ -164,14 +166,44 @@ class Address:
           if answer.status_code != 200:
             raise errors.HubExportError(
                 f"{self.shown(name)} cannot be read: the server answers "
-                f"{answer.status_code} {answer.reason}; expected 200. Check the "
-                "address, and that everybody may read it.")
+                f"{answer.status_code} {answer.reason}; expected 200. Check "
+                "the address, and that everybody may read it.")
           yield answer.raw.stream(_BLOCK_BYTES, decode_content=False)
     except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
       raise errors.HubExportError(
           f"{self.shown(name)} cannot be read ({type(e).__name__}); expected a "
           "web server to send it. Check the address and the network, then try "
           "again.") from e
+
+
+def files(directory: pathlib.Path) -> list[str]:
+  """Returns the relative paths of all files below a directory, sorted.
+
+  Files may be links, as those of huggingface_hub's cache are: what they lead to
+  is what is read.
+
+  Raises:
+    HubExportError: if there is a link to a directory, or anything but files and
+      directories, or if a directory cannot be read.
+  """
+  found = []
+  for parent, directories, names in os.walk(directory, onerror=_raise_unread):
+    for name in (*directories, *names):
+      path = pathlib.Path(parent, name)
+      is_plain = not path.is_symlink() if path.is_dir() else path.is_file()
+      if not is_plain:
+        raise errors.HubExportError(
+            f"{path} is neither a file nor a directory; expected a published "
+            "model to hold nothing else. Get it again.")
+      if path.is_file():
+        found.append(path.relative_to(directory).as_posix())
+  return sorted(found)
+
+
+def _raise_unread(error: OSError) -> None:
+  raise errors.HubExportError(
+      f"{error.filename} cannot be read ({error.strerror}); expected a "
+      "directory of a published model. Make it readable.") from error
 
 
 def at(place: str) -> tuple[Directory | Address, str]:

@@ -5,7 +5,7 @@ Four checks, each resting on the one before:
     signed sums  <version>.SHA256SUMS is signed by whom the user believes
     files        all that it names is there, as named, and nothing else
     signature    <version>.sig is of just the module's files, by the same
-    provenance   <version>.intoto.json is of this module and names its checkpoint
+    provenance   <version>.intoto.json is of this module and its checkpoint
 
 The first that fails is told, with all that it found. No network is used but for
 reading what lies behind an address.
@@ -30,6 +30,8 @@ from hub_export import sums
 from hub_export import trust
 
 _ARCHIVE_SUFFIX = ".tar.gz"
+# Kaggle has nothing beside a module: there, the files lie in it.
+_DOCUMENTS = "documents"
 _SIGNATURE = trust.SIGNATURE_SUFFIX
 _SIGNED_SUMS = sums.SUFFIX + trust.SIGNATURE_SUFFIX
 
@@ -46,6 +48,22 @@ class Subject:
   side: side_files.Directory | side_files.Address
   export_dir: pathlib.Path | None = None
   archive: pathlib.Path | None = None
+
+
+  @property
+  def is_nested(self) -> bool:
+    """Whether the files beside the module lie in it, as Kaggle has them."""
+    return (self.export_dir is not None
+            and isinstance(self.side, side_files.Directory)
+            and self.side.path == self.export_dir / _DOCUMENTS)
+
+
+def nested(export_dir: pathlib.Path, version: str
+           ) -> side_files.Directory | None:
+  """Returns the files beside a module if they lie in it, as Kaggle has them."""
+  directory = export_dir / _DOCUMENTS
+  is_there = directory.joinpath(version + _SIGNATURE).is_file()
+  return side_files.Directory(directory) if is_there else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,27 +142,32 @@ def _check_sums(subject: Subject, verifier: signing_keys.Verifier
     raise _failed(subject, "signed sums", [str(e)]) from e
 
 
-def _check_files(subject: Subject, expected: Mapping[str, str]
+def _check_files(subject: Subject, signed: Mapping[str, str]
                  ) -> tuple[_Module, int]:
-  """Returns the module, and how many files beside it are as `expected` says."""
+  """Returns the module, and how many files beside it are as `signed` says."""
   version, side = subject.version, subject.side
-  prefix = f"{version}/"
-  beside = {name for name in expected if not name.startswith(prefix)}
-  listed = side.names(version)
-  own = {version + suffix for suffix in (sums.SUFFIX, _SIGNED_SUMS, _SIGNATURE)}
+  prefix, archive_name = f"{version}/", version + _ARCHIVE_SUFFIX
+  expected = dict(signed)
   found = {}
   if subject.archive:
-    name = version + _ARCHIVE_SUFFIX
-    found[name] = export_dirs.file_sha256(subject.archive)
+    found[archive_name] = export_dirs.file_sha256(subject.archive)
     # Nobody's archive is unpacked, not even in memory, but the publisher's.
-    if found[name] != expected[name]:
+    if found[archive_name] != expected[archive_name]:
       raise _failed(subject, "files", [
-          f"{name} differs: its sha256 is {found[name]}; expected "
-          f"{expected[name]}"])
-  for name in sorted({*beside, *(listed or ())} - own - set(found)):
+          f"{archive_name} differs: its sha256 is {found[archive_name]}; "
+          f"expected {expected[archive_name]}"])
+  elif subject.is_nested:
+    del expected[archive_name]  # Kaggle packs archives itself.
+  beside = {name for name in expected if not name.startswith(prefix)}
+  there = (side_files.files(side.path) if subject.is_nested
+           else side.names(version) or ())
+  own = {version + suffix for suffix in (sums.SUFFIX, _SIGNED_SUMS, _SIGNATURE)}
+  for name in sorted({*beside, *there} - own - set(found)):
     sha256 = side.sha256(name)
     if sha256:
-      found[name] = sha256
+      # Beside a module none has such a name; it must not pass for a module's.
+      is_stray = name.startswith(prefix)
+      found[f"{_DOCUMENTS}/{name}" if is_stray else name] = sha256
   module = _read_module(subject)
   found |= {prefix + name: sha256 for name, sha256 in module.files.items()}
   problems = signatures.differences(expected, found)
@@ -202,9 +225,10 @@ def _read_module(subject: Subject) -> _Module:
     return _Module(*archive.file_sha256s(
         subject.archive, str(export_dirs.MANIFEST)))
   directory = side_files.Directory(subject.export_dir)
+  names = [name for name in side_files.files(subject.export_dir)
+           if not (subject.is_nested and name.startswith(f"{_DOCUMENTS}/"))]
   return _Module(
-      {str(path): directory.sha256(str(path))
-       for path in export_dirs.files(subject.export_dir)},
+      {name: directory.sha256(name) for name in names},
       directory.read(str(export_dirs.MANIFEST)))
 
 

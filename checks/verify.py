@@ -72,8 +72,9 @@ def subject(export_dir: str | None, archive: str | None, beside: str | None
         f"{program.shown_path(path)} is no "
         f"{'directory' if export_dir else 'file'}; expected a published model. "
         "Check the path.")
-  side, name = side_files.at(beside) if beside else (
-      own_side, own_name)
+  side, name = side_files.at(beside) if beside else (own_side, own_name)
+  if export_dir and not beside:
+    side = verification.nested(path, name) or side
   version = name.removesuffix(_ARCHIVE_SUFFIX)
   if not _is_version(version):
     raise errors.HubExportError(

@@ -3,8 +3,8 @@
     <version>.intoto.json   in-toto Statement v1, predicate SLSA provenance v1
 
 Its subjects are every file of the module and the archive. It names what they
-were made of: the checkpoint's files, the code and the lock of its packages, each
-by hash. Formats: https://github.com/in-toto/attestation/tree/main/spec/v1 and
+were made of, each by hash: the checkpoint's files, the code, the lock of its
+packages. Formats: https://github.com/in-toto/attestation/tree/main/spec/v1 and
 https://slsa.dev/spec/v1.0/provenance.
 
 What code made an export is recorded beside it as it is made (`record`), not in

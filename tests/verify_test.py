@@ -208,6 +208,51 @@ class TestSound:
       _verify(verifier, module_dir)
 
 
+class TestKaggle:
+  """There, a version is the module with the files beside it in documents/."""
+
+  @pytest.fixture(name="downloaded")
+  def _downloaded(self, module_dir, tmp_path) -> pathlib.Path:
+    downloaded = tmp_path / "models" / "owner" / "1"
+    shutil.copytree(module_dir, downloaded)
+    for path in list(module_dir.parent.glob("1.*")):
+      copy = shutil.copytree if path.is_dir() else shutil.copy
+      (downloaded / "documents").mkdir(exist_ok=True)
+      if path.name != "1.tar.gz":
+        copy(path, downloaded / "documents" / path.name)
+    return downloaded
+
+  def test_sound(self, downloaded, verifier):
+    assert _verify(verifier, downloaded).num_beside == 7  # No archive.
+    assert _verify(verifier, downloaded, module_only=True).num_files == 6
+    cached = downloaded.rename(downloaded.with_name("0123abcd"))
+    assert _verify(verifier, cached,
+                   beside=cached / "documents" / "1").num_beside == 7
+
+  @pytest.mark.parametrize("name", ["documents/1.md", "saved_model.pb"])
+  def test_altered_and_missing(self, downloaded, verifier, name):
+    listed = name.removeprefix("documents/")
+    listed = listed if listed != name else f"1/{name}"
+    _tamper(downloaded / name)
+    with pytest.raises(errors.ChecksError, match=f"  {listed} differs\n"):
+      _verify(verifier, downloaded)
+    (downloaded / name).unlink()
+    with pytest.raises(errors.ChecksError, match=f"  {listed} is missing\n"):
+      _verify(verifier, downloaded)
+
+  @pytest.mark.parametrize("name, listed", [
+      ("documents/evil.so", "evil.so"),
+      ("documents/1/evil", "documents/1/evil"),
+      ("documents/1/saved_model.pb", "documents/1/saved_model.pb"),
+      ("documents/1.tar.gz", "1.tar.gz"), ("documents2/evil", "1/documents2/e"),
+      ("evil", "1/evil")])
+  def test_added(self, downloaded, verifier, name, listed):
+    (downloaded / name).parent.mkdir(exist_ok=True)
+    (downloaded / name).write_text("x")
+    with pytest.raises(errors.ChecksError, match=f"  {listed}.* was added\n"):
+      _verify(verifier, downloaded)
+
+
 class TestTamperedFiles:
 
   @pytest.mark.parametrize("name", sorted(
@@ -253,10 +298,25 @@ class TestTamperedFiles:
       _verify(verifier, module_dir)
     assert "1/fingerprint.pb differs\n  1/saved_model.pb differs" in str(
         caught.value)
+
+  def test_links(self, module_dir, verifier, tmp_path):
+    # As in huggingface_hub's cache, each file is a link to its content.
+    for number, path in enumerate(list(module_dir.parent.rglob("*"))):
+      if path.is_file():
+        path.rename(tmp_path / f"blob{number}")
+        path.symlink_to(tmp_path / f"blob{number}")
+    assert _verify(verifier, module_dir).num_beside == 8
+    two = module_dir / "fingerprint.pb"
     two.unlink()
-    two.symlink_to(one)
-    with pytest.raises(errors.HubExportError, match="is neither a file nor"):
+    two.symlink_to(module_dir / "saved_model.pb")
+    with pytest.raises(errors.ChecksError, match="  1/fingerprint.pb differs"):
       _verify(verifier, module_dir)
+    two.unlink()
+    for target in (tmp_path / "nowhere", tmp_path):
+      two.symlink_to(target)
+      with pytest.raises(errors.HubExportError, match="neither a file nor a"):
+        _verify(verifier, module_dir)
+      two.unlink()
 
   @pytest.mark.parametrize("name", _SIDES)
   def test_altered_file_beside_the_module(self, module_dir, verifier, name):
@@ -389,7 +449,7 @@ class TestOtherSigners:
     archive.write(_archive(module_dir), module_dir)
     _resign(module_dir, keys[0])
     for place in ((module_dir, None), (None, _archive(module_dir))):
-      with pytest.raises(errors.ChecksError, match="it has no assets.extra/man"):
+      with pytest.raises(errors.ChecksError, match="it has no assets.extra/"):
         _verify(verifier, *place)
 
   @pytest.mark.parametrize("suffix", [provenance.SUFFIX, ".tar.gz"])
