@@ -33,7 +33,7 @@ file_links = page.file_links
 # al., arXiv:1810.03993), and the headings under which they find it.
 _SECTIONS = (
     ("how to use it", r"how to use|usage|example|getting started|get started"),
-    ("intended use", r"intended use|uses?\b|usage|scope"),
+    ("intended use", r"intended|use cases|\buses\b|usage limit|scope"),
     ("training data", r"training"),
     ("evaluation data", r"evaluation|evaluated|test data"),
     ("metrics", r"metrics|results|performance|accuracy|summary"),

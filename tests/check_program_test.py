@@ -14,6 +14,7 @@ import pytest
 from checks import accuracy
 from checks import report
 from checks import suite
+from hub_export import archive
 from hub_export import errors
 from hub_export import export_dirs
 from model_cards import render
@@ -108,6 +109,17 @@ class TestSoundExport:
     assert found.metrics["top1"]["total"] == 360
     assert found.dataset["name"] == "optical_digits"
     assert len(found.dataset["digest"]) == 64
+    assert 0 < found.latency["low_ms"] <= found.latency["median_ms"]
+    assert found.previous is None
+
+  def test_archive_in_the_report_is_the_one_that_is_published(
+      self, done, tmp_path):
+    export_dir, _ = done
+    found = report.read(export_dirs.report_path(export_dir))
+    packed = tmp_path / "1.tar.gz"
+    archive.write(packed, export_dir)
+    assert found.archive == {"bytes": packed.stat().st_size,
+                             "sha256": export_dirs.file_sha256(packed)}
 
   def test_card_agrees_with_the_report(self, done):
     export_dir, _ = done

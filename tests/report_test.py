@@ -71,6 +71,22 @@ class TestReadAndWrite:
     assert record["status"] == "passed"
     assert record["schema_version"] == 1
 
+  def test_what_only_a_full_check_finds(self, tmp_path):
+    path = tmp_path / "1.checks.json"
+    full = _report(
+        archive={"sha256": "cd" * 32, "bytes": 123},
+        latency={"median_ms": 1.5, "low_ms": 1.25, "high_ms": 2.0,
+                 "calls": 50, "image_size_px": 32},
+        previous={"handle": "local/tiny/0", "changes": []})
+    report.write(full, path)
+    assert report.read(path) == full
+    # Reports of earlier releases do not have these fields.
+    record = json.loads(path.read_text())
+    for field in ("archive", "latency", "previous"):
+      del record[field]
+    path.write_text(json.dumps(record))
+    assert report.read(path) == _report()
+
   def test_missing(self, tmp_path):
     with pytest.raises(errors.ChecksError, match="Run the checks first"):
       report.read(tmp_path / "1.checks.json")
