@@ -100,7 +100,8 @@ def missing_problems(text: str, facts: facts_lib.Facts, m: Mapping[str, Any],
 
   def require(what: str, pattern: str, *values: int | float) -> None:
     if not any(re.search(pattern, line, re.IGNORECASE) and all(
-        numbers & (facts_lib.plain_forms(v) | facts_lib.shown(facts_lib.scaled_forms(v), line))
+        numbers & (facts_lib.plain_forms(v)
+                   | facts_lib.shown(facts_lib.scaled_forms(v), line))
         for v in values) for line, numbers in lines):
       found.append(f"{what} ({_spoken([values])}) not on the card; expected a "
                    "line that names it with its figures")

@@ -31,8 +31,8 @@ def hub(handle: export_dirs.Handle) -> Usage:
 def hugging_face(handle: export_dirs.Handle, repo: str) -> Usage:
   """Returns that of a repository of the Hugging Face Hub, "owner/name"."""
   return Usage(
-      intro="The module lies in a directory of this repository that is called by "
-      "its version. `path` is where it comes to lie on your machine; put that "
+      intro="The module lies in a directory of this repository that is called "
+      "by its version. `path` is where it comes to lie on your machine; put that "
       "in for `DOWNLOADED`.",
       address="path", path="path", export_dir="DOWNLOADED",
       mount=f"DOWNLOADED:/models/{handle.name}/{handle.version}",
