@@ -131,7 +131,8 @@ class TestPut:
     else:
       _assert_published(place, export_dir)
 
-  def test_documents_are_added_and_a_signature_stays(self, place, export_dir):
+  def test_documents_are_added_and_a_signature_is_kept(
+      self, place, export_dir):
     release = releases.with_documents(
         releases.read(export_dir),
         [("1.SHA256SUMS", b"hash  file\n"), ("1.sig", b"{}")])
@@ -139,9 +140,13 @@ class TestPut:
     assert place.files()["1.SHA256SUMS"] == b"hash  file\n"
     if place.name == "kaggle":
       return
-    unsigned = dataclasses.replace(release, documents=tuple(
-        d for d in release.documents if d[0].endswith((".md", ".json"))))
-    assert destinations.choose(place.to()).put(unsigned) is (
+    def without(suffix):
+      return dataclasses.replace(release, documents=tuple(
+          d for d in release.documents if not d[0].endswith(suffix)))
+
+    with pytest.raises(errors.HubExportError, match="with a signature"):
+      destinations.choose(place.to()).put(without(".sig"))
+    assert destinations.choose(place.to()).put(without(".SHA256SUMS")) is (
         base.Outcome.RENEWED)
     assert [name for name in sorted(place.files()) if "." in name.split("/")[0]
             ] == ["1.checks.json", "1.md", "1.sig", "1.tar.gz"]

@@ -23,9 +23,12 @@ from hub_export import releases
 from hub_export.destinations import base
 from hub_export.destinations import directory
 from tests import tiny_export
+from tests import tiny_keys
 
 _HANDLE = export_dirs.Handle("local", "tiny_classification", 1)
 _MODULE = "local/tiny_classification"
+_UNSIGNED = (".SHA256SUMS", ".intoto.json")
+_SIGNED = (*_UNSIGNED, ".sig", ".SHA256SUMS.sig")
 _ENVIRONMENT = {
     **{k: v for k, v in os.environ.items() if k != "BUILD_WORKING_DIRECTORY"},
     "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -105,10 +108,19 @@ def _publish(*flags: str, cwd: pathlib.Path | None = None
   return _python("-m", "hub_export.publish", *flags, cwd=cwd)
 
 
-def _assert_published(to: pathlib.Path, export_dir: pathlib.Path) -> None:
-  """Asserts that `to` holds just the release of `export_dir`, all of it."""
+def _assert_published(to: pathlib.Path, export_dir: pathlib.Path,
+                      more: tuple[str, ...] = ()) -> None:
+  """Asserts that `to` holds just the release of `export_dir`, all of it.
+
+  Args:
+    to: Where it was published.
+    export_dir: The export.
+    more: What the program adds, suffixes; `TestTrust` looks into these files.
+  """
   module_dir = to / _MODULE / export_dir.name
   found = tiny_export.tree(to / _MODULE)
+  for suffix in more:
+    assert found.pop(export_dir.name + suffix)
   archive = found.pop(f"{export_dir.name}.tar.gz")
   assert archive is not None
   assert found == {
@@ -140,7 +152,7 @@ class TestProgram:
   def test_publishes_and_says_what_where_and_what_next(self, export_dir, to):
     done = _publish(f"--export_dir={export_dir}", f"--to={to}")
     assert (done.returncode, done.stderr) == (0, "")
-    _assert_published(to, export_dir)
+    _assert_published(to, export_dir, _UNSIGNED)
     assert done.stdout == f"""\
 local/tiny_classification/1: published
   module   {to}/local/tiny_classification/1/
@@ -167,7 +179,7 @@ Load it with:
     done = _publish("--export_dir=exports/local/tiny_classification/1",
                     "--to=published", cwd=to.parent)
     assert done.returncode == 0, done.stderr
-    _assert_published(to, export_dir)
+    _assert_published(to, export_dir, _UNSIGNED)
 
   def test_starts_without_tensorflow(self):
     done = _python("-X", "importtime", "-m", "hub_export.publish", "--help")
@@ -293,7 +305,51 @@ Load it with:
     assert "Traceback" not in done.stderr
     assert not to.exists()
     assert _publish(f"--export_dir={export_dir}", f"--to={to}").returncode == 0
-    _assert_published(to, export_dir)
+    _assert_published(to, export_dir, _UNSIGNED)
+
+
+class TestTrust:
+  """What the program adds for people to verify with."""
+
+  def test_sums_are_those_of_sha256sum(self, export_dir, to):
+    assert _publish(f"--export_dir={export_dir}", f"--to={to}").returncode == 0
+    done = subprocess.run(["sha256sum", "--check", "--strict", "1.SHA256SUMS"],
+                          cwd=to / _MODULE, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    named = {line.partition(": ")[0] for line in done.stdout.splitlines()}
+    there = {name for name, content in tiny_export.tree(to / _MODULE).items()
+             if content is not None}
+    assert named == there - {"1.SHA256SUMS"}
+
+  def test_signed_and_verified(self, export_dir, to, tmp_path):
+    private, public = tiny_keys.write_pair(tmp_path)
+    flags = (f"--export_dir={export_dir}", f"--to={to}")
+    done = _publish(*flags, f"--private_key={private}")
+    assert (done.returncode, done.stderr) == (0, "")
+    _assert_published(to, export_dir, _SIGNED)
+    verified = _python("-m", "checks.verify", f"--public_key={public}",
+                       f"--export_dir={to / _MODULE / '1'}")
+    assert verified.returncode == 0, verified.stderr
+    before = tiny_export.tree(to)
+    again = _publish(*flags, f"--private_key={private}")
+    assert "nothing to do" in again.stdout
+    # Without the key: what was signed stays so.
+    unsigned = _publish(*flags)
+    assert unsigned.returncode == 1
+    assert unsigned.stderr.count("\n") == 1
+    assert "is published with a signature" in unsigned.stderr
+    assert "--private_key" in unsigned.stderr
+    assert tiny_export.tree(to) == before
+
+  @pytest.mark.parametrize("flag, status, words", [
+      ("--private_key=nowhere.pem", 1, "nowhere.pem"),
+      ("--signing_certificate=own.pem", 2, "--private_key")])
+  def test_bad_keys(self, export_dir, to, flag, status, words):
+    done = _publish(f"--export_dir={export_dir}", f"--to={to}", flag)
+    assert done.returncode == status
+    assert words in done.stderr and done.stderr.count("\n") == 1
+    assert not to.exists()
 
 
 class TestRefusals:
@@ -615,7 +671,7 @@ class TestDirectory:
       lambda path: path.write_bytes(path.read_bytes()[:100])])
   def test_a_missing_or_damaged_archive_is_made_again(
       self, export_dir, to, damage):
-    directory.Directory(to).put(releases.read(export_dir))
+    _publish(f"--export_dir={export_dir}", f"--to={to}")
     archive = to / _MODULE / "1.tar.gz"
     before = tiny_export.tree(to)
     damage(archive)
@@ -667,20 +723,28 @@ class TestDirectory:
       assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
 
 
-  def test_side_files_come_and_a_signature_stays(self, export_dir, to):
+  def test_documents_come_and_go(self, export_dir, to):
     destination = directory.Directory(to)
     plain = releases.read(export_dir)
-    signed = releases.with_documents(
-        plain, [("1.SHA256SUMS", b"sums"), ("1.sig", b"{}")])
-    destination.put(signed)
-    destination.verify(signed)
-    assert (to / _MODULE / "1.sig").read_bytes() == b"{}"
+    more = releases.with_documents(plain, [("1.SHA256SUMS", b"sums")])
+    destination.put(more)
+    destination.verify(more)
+    assert (to / _MODULE / "1.SHA256SUMS").read_bytes() == b"sums"
     (to / _MODULE / "10.SHA256SUMS").write_text("another version's")
     assert destination.put(plain) is base.Outcome.RENEWED
     left = {path.name for path in (to / _MODULE).iterdir()}
-    assert "1.sig" in left and "10.SHA256SUMS" in left
-    assert "1.SHA256SUMS" not in left
+    assert "10.SHA256SUMS" in left and "1.SHA256SUMS" not in left
     destination.verify(plain)
+
+  def test_what_is_signed_stays_so(self, export_dir, to):
+    destination = directory.Directory(to)
+    plain = releases.read(export_dir)
+    signed = releases.with_documents(plain, [("1.sig", b"{}")])
+    destination.put(signed)
+    for call in (destination.plan, destination.put):
+      with pytest.raises(errors.HubExportError, match="with a signature"):
+        call(plain)
+    destination.verify(signed)
 
 
 class TestWholeOrNothing:

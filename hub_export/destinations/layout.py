@@ -8,6 +8,7 @@
     <version>.SHA256SUMS          hashes of all of these
     <version>.intoto.json         where the module is from
     <version>.sig                 its signature, if it was signed
+    <version>.SHA256SUMS.sig      that of the hashes, likewise
 
 Names are relative to the directory of all versions of a module. Remote places
 get `parts`: everything as files or bytes, hashed, in the order in which it may
@@ -21,7 +22,7 @@ import io
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import BinaryIO
 
 from hub_export import archive
@@ -33,7 +34,7 @@ ARCHIVE_SUFFIX = ".tar.gz"
 SIGNATURE_SUFFIX = ".sig"
 # Those of a version's documents that lie right beside it.
 DOCUMENT_SUFFIXES = (".md", ".checks.json", ".SHA256SUMS", ".intoto.json",
-                     SIGNATURE_SUFFIX)
+                     SIGNATURE_SUFFIX, ".SHA256SUMS" + SIGNATURE_SUFFIX)
 # Of the files in <version>.evaluations, what cards show or link to.
 _ATTACHMENT_SUFFIXES = (".png", ".svg", ".html")
 # Whoever loads a SavedModel looks for this file first: it goes last.
@@ -148,14 +149,21 @@ def required(version: int) -> tuple[str, ...]:
           f"{version}.md", f"{version}.checks.json")
 
 
-def stale(names: Iterable[str], release: releases.Release) -> list[str]:
+def stale(names: Collection[str], release: releases.Release) -> list[str]:
   """Returns which published documents are no longer part of `release`.
 
-  A signature stays: it is over the module, which never changes.
+  Raises:
+    HubExportError: if what is published is signed and `release` is not.
   """
   version = release.handle.version
   kept = {name for name, _ in release.documents}
-  kept |= {f"{version}{ARCHIVE_SUFFIX}", f"{version}{SIGNATURE_SUFFIX}"}
+  signature = f"{version}{SIGNATURE_SUFFIX}"
+  if signature in names and signature not in kept:
+    raise errors.HubExportError(
+        f"{release.handle} is published with a signature, and nobody signs "
+        "now; expected its key, so that users can go on verifying it. Publish "
+        "with --private_key.")
+  kept.add(f"{version}{ARCHIVE_SUFFIX}")
   return sorted(name for name in names
                 if is_side_file(name, version) and name not in kept)
 
