@@ -261,6 +261,9 @@ def _keras_model(subject: subject_lib.Subject) -> tf_keras.Model:
   model.compile(
       optimizer=tf_keras.optimizers.Adam(1e-3),
       loss=tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+  # Else the first step makes the optimizer's variables, and tf.function traces
+  # a function that made any once more.
+  model.optimizer.build(model.trainable_variables)
   return model
 
 
