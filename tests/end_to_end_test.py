@@ -257,6 +257,23 @@ def test_publishing_again_changes_nothing(user, published):
   assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
+def test_a_release_goes_on_with_what_is_left(user, published):
+  """Exported, checked and published in one place already; not in the other."""
+  del published
+  out, err = user.run(
+      "hub_export.release", "--variant=200mf", "--checkpoint=demo",
+      "--to=published", "--to=mirror")
+  assert "Traceback" not in err
+  assert out.count("has passed before") == 2
+  assert out.count("published already; nothing to do") == 2
+  assert out.endswith(
+      "Released to published, mirror:\n"
+      f"  released  local/{_CLASSIFIER}/1\n  released  local/{_EXTRACTOR}/1\n")
+  for name in (_CLASSIFIER, _EXTRACTOR):
+    assert export_dirs.digest(user.home / "mirror" / "local" / name / "1"
+                              ) == export_dirs.digest(user.dir(name))
+
+
 def test_altered_bytes_are_not_published(user, published):
   del published
   copy = user.home / "altered" / "local" / _CLASSIFIER / "1"

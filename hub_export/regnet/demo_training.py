@@ -59,8 +59,8 @@ def train(variant: variants.Variant, prep: preprocessing.Preprocessing,
     return loss
 
   random = np.random.default_rng(_SEED)
-  with tqdm.tqdm(total=steps, unit="step", desc=f"training {variant.name} "
-                 "on digits") as bar:
+  with tqdm.tqdm(total=steps, unit="step", disable=None, dynamic_ncols=True,
+                 desc=f"training {variant.name} on digits") as bar:
     for _ in range(_EPOCHS):
       order = random.permutation(len(labels))
       for start in range(0, len(order) - _BATCH + 1, _BATCH):
