@@ -55,8 +55,9 @@ def main(_: Sequence[str]) -> int:
   outcome = destination.put(release)
   destination.verify(release)
   print(f"{release.handle}: {outcome.value}")
-  for what, where in destination.describe(release.handle):
-    print(f"  {what:<8} {where}")
+  for what, where in (*destination.describe(release.handle),
+                      *destination.write_pages(release)):
+    print(f"  {what:<10} {where}")
   print("Load it with:")
   for step in destination.next_steps(release.handle):
     print(f"  {step}")

@@ -199,7 +199,24 @@ def write_cards(export_dir: pathlib.Path) -> list[pathlib.Path]:
   card_path = export_dirs.card_path(export_dir)
   export_dirs.write_file(card_path, module_card(
       manifest, report, evaluation_links(export_dir, report)))
+  return [card_path, write_collection(export_dir, manifest)]
 
+
+def write_collection(export_dir: pathlib.Path, manifest: Mapping[str, Any]
+                     ) -> pathlib.Path:
+  """Renews the pages of an export's publisher; returns the collection's path.
+
+  What is as it should be is not written again.
+
+  Args:
+    export_dir: `<root>/<publisher>/<name>/<version>`, an absolute path, where
+      exports or published modules lie.
+    manifest: The export's.
+
+  Raises:
+    HubExportError: if manifest or report of a module there is damaged.
+    WriteError: if a page cannot be written.
+  """
   publisher = export_dirs.parse_handle(manifest["handle"]).publisher
   publisher_dir = export_dir.parent.parent
   page = publisher_dir / f"{publisher}.md"
@@ -210,9 +227,13 @@ def write_cards(export_dir: pathlib.Path) -> list[pathlib.Path]:
   with _locked(collection.parent):
     entries = _family(publisher_dir, manifest)
     links = _write_plots(collection, entries, manifest["family"])
-    export_dirs.write_file(
-        collection, collection_page(entries, publisher, links))
-  return [card_path, collection]
+    _renew(collection, collection_page(entries, publisher, links).encode())
+  return collection
+
+
+def _renew(path: pathlib.Path, content: bytes) -> None:
+  if not path.is_file() or path.read_bytes() != content:
+    export_dirs.write_file(path, content)
 
 
 def _write_plots(collection: pathlib.Path, entries: Sequence[Entry],
@@ -225,7 +246,7 @@ def _write_plots(collection: pathlib.Path, entries: Sequence[Entry],
                      peers.of(family))
   names = [collection.stem + plot.name for plot in made]
   for name, plot in zip(names, made):
-    export_dirs.write_file(collection.with_name(name), plot.png())
+    _renew(collection.with_name(name), plot.png())
   for suffix in (plots.MULTIPLY_ADDS_SUFFIX, plots.LATENCY_SUFFIX):
     for old in collection.parent.glob(f"{collection.stem}.*{suffix}"):
       if old.name not in names:

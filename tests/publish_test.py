@@ -155,10 +155,11 @@ class TestProgram:
     _assert_published(to, export_dir, _UNSIGNED)
     assert done.stdout == f"""\
 local/tiny_classification/1: published
-  module   {to}/local/tiny_classification/1/
-  archive  {to}/local/tiny_classification/1.tar.gz
-  card     {to}/local/tiny_classification/1.md
-  report   {to}/local/tiny_classification/1.checks.json
+  module     {to}/local/tiny_classification/1/
+  archive    {to}/local/tiny_classification/1.tar.gz
+  card       {to}/local/tiny_classification/1.md
+  report     {to}/local/tiny_classification/1.checks.json
+  collection {to}/local/collections/tiny/1.md
 Load it with:
   python -m hub_export.serve --root={to}
   hub.load("http://localhost:8080/local/tiny_classification/1")
@@ -306,6 +307,23 @@ Load it with:
     assert not to.exists()
     assert _publish(f"--export_dir={export_dir}", f"--to={to}").returncode == 0
     _assert_published(to, export_dir, _UNSIGNED)
+
+
+class TestCollection:
+
+  def test_lists_what_is_published_there(self, export_dir, to, tmp_path):
+    """And not what else was exported."""
+    other = tiny_export.make(tmp_path / "exports", "local/other_tiny/1")
+    done = _publish(f"--export_dir={export_dir}", f"--to={to}")
+    page = to / "local" / "collections" / "tiny" / "1.md"
+    assert f"  collection {page}\n" in done.stdout
+    assert page.read_text().startswith("# Collection local/tiny/1\n")
+    assert "local/tiny_classification/1" in page.read_text()
+    assert "other_tiny" not in page.read_text()
+    _publish(f"--export_dir={other}", f"--to={to}")
+    assert "local/other_tiny/1" in page.read_text()
+    assert (to / "local" / "local.md").read_text().startswith(
+        "# Publisher local\n")
 
 
 class TestTrust:

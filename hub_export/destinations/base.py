@@ -63,6 +63,16 @@ class Destination(Protocol):
       HubExportError: if something is missing or differs.
     """
 
+  def write_pages(self, release: releases.Release) -> list[tuple[str, str]]:
+    """Renews the pages that tell of all that is published, where there are any.
+
+    Returns:
+      (what, where) of each, for people to read.
+
+    Raises:
+      HubExportError: if a page cannot be made or written.
+    """
+
   def describe(self, handle: export_dirs.Handle) -> list[tuple[str, str]]:
     """Returns (what, where) of each published part, for people to read."""
 

@@ -136,6 +136,16 @@ class Directory:
           "Publish it again."))
     archive.verify(self.archive_path(release.handle), final)
 
+  def write_pages(self, release: releases.Release) -> list[tuple[str, str]]:
+    """As `base.Destination.write_pages`: the publisher's collection.
+
+    That is <root>/<publisher>/collections/<family>/1.md, with its pictures.
+    """
+    from model_cards import render  # Reading does not need it.
+    path = render.write_collection(
+        self.module_dir(release.handle).absolute(), release.manifest)
+    return [("collection", str(path))]
+
   def describe(self, handle: export_dirs.Handle) -> list[tuple[str, str]]:
     """As `base.Destination.describe`."""
     return [("module", f"{self.module_dir(handle)}{os.sep}"),

@@ -102,6 +102,11 @@ class HuggingFace:
     with layout.parts(release) as parts:
       self._verify_parts(release, parts)
 
+  def write_pages(self, release: releases.Release) -> list[tuple[str, str]]:
+    """As `base.Destination.write_pages`; there are none here."""
+    del release
+    return []
+
   def describe(self, handle: export_dirs.Handle) -> list[tuple[str, str]]:
     """As `base.Destination.describe`."""
     v = handle.version

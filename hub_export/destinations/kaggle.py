@@ -131,6 +131,11 @@ class Kaggle:
           f"the card of {self._url()} is not that of {release.handle}; "
           "expected the same. Publish it again.")
 
+  def write_pages(self, release: releases.Release) -> list[tuple[str, str]]:
+    """As `base.Destination.write_pages`; there are none here."""
+    del release
+    return []
+
   def describe(self, handle: export_dirs.Handle) -> list[tuple[str, str]]:
     """As `base.Destination.describe`."""
     return [("module", self._url(handle.version)),

@@ -115,6 +115,11 @@ class ObjectStore:
             [f"{self._url(release.handle, name)} does not belong there"
              for name in stale], "Publish it again."))
 
+  def write_pages(self, release: releases.Release) -> list[tuple[str, str]]:
+    """As `base.Destination.write_pages`; there are none here."""
+    del release
+    return []
+
   def describe(self, handle: export_dirs.Handle) -> list[tuple[str, str]]:
     """As `base.Destination.describe`."""
     v = handle.version
