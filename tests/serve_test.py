@@ -311,9 +311,11 @@ def test_access_log(tmp_path):
   size = (root / "local/tiny_classification/1.tar.gz").stat().st_size
   with _serving(root, f"--access_log={log}") as (port, _):
     _full(port, _ARCHIVE, {"Range": "bytes=0-9", "User-Agent": 'a"\u00e9b'})
+    _wait_for_lines(log, 1)  # They come after the answer.
     log.rename(tmp_path / "access.log.1")  # As logrotate does.
     _full(port, "/%0Anothing?q=1")
     _full(port, _ARCHIVE)
+    _wait_for_lines(log, 2)
   first, = (tmp_path / "access.log.1").read_text().splitlines()
   first = json.loads(first)
   assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z",
@@ -327,6 +329,13 @@ def test_access_log(tmp_path):
   second, third = map(json.loads, log.read_text().splitlines())
   assert (second["path"], second["status"]) == ("/\nnothing", 404)
   assert (third["status"], third["bytes"]) == (200, size)
+
+
+def _wait_for_lines(path, count):
+  deadline = time.monotonic() + 30
+  while not path.exists() or path.read_text().count("\n") < count:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
 
 
 def test_too_many_connections_are_refused(root):
