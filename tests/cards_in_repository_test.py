@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from model_cards import examples
+from model_cards import render_examples
 from model_cards import validate
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _EXAMPLES = _ROOT / "model_cards" / "examples"
-_CARDS = dict(examples.cards(_EXAMPLES))
+_CARDS = dict(render_examples.cards(_EXAMPLES))
 
 
 def _pages():
@@ -42,4 +42,4 @@ def test_is_sound(path):
 @pytest.mark.parametrize("path", _CARDS, ids=lambda path: path.name)
 def test_is_what_the_templates_make(path):
   assert path.read_text("utf-8") == _CARDS[path], (
-      "render it anew with the program //model_cards:examples")
+      "render it anew with the program //model_cards:render_examples")

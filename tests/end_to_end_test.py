@@ -111,7 +111,7 @@ def test_the_evaluation_is_kept_shown_and_compared(user, url, published):
         user.dir(name), "optical_digits", "test", ".parquet"))
     report = json.loads(export_dirs.report_path(user.dir(name)).read_text())
     assert rows.top1.correct == report["metrics"]["top1"]["correct"]
-    card = requests.get(f"{url}/local/{name}/1", timeout=30).text
+    card = requests.get(f"{url}/local/{name}/1.md", timeout=30).text
     links = re.findall(r"\]\((1\.evaluations/[^)]+)\)", card)
     assert len(links) == 4
     for link in links:

@@ -74,7 +74,7 @@ def test_every_program_named_is_one():
   programs = set(re.findall(r"run //(\w+):(\w+)", _README))
   assert {name for _, name in programs} == {
       "export", "catalog", "check", "compare", "datasets", "evaluate",
-      "evaluation", "examples", "publish", "release", "serve", "validate",
+      "evaluation", "publish", "release", "render_examples", "serve", "validate",
       "verify"}
   for package, name in programs:
     source = (_ROOT / package / f"{name}.py").read_text("utf-8")

@@ -1,6 +1,6 @@
 """Renders the example cards anew, after a template has changed.
 
-    ./bazelw run //model_cards:examples -- model_cards/examples
+    ./bazelw run //model_cards:render_examples -- model_cards/examples
 
 The directory holds, of real exports, what a card is made of: manifest, report,
 pictures and page of the evaluation, without the weights.
