@@ -74,8 +74,8 @@ def test_every_program_named_is_one():
   programs = set(re.findall(r"run //(\w+):(\w+)", _README))
   assert {name for _, name in programs} == {
       "export", "catalog", "check", "compare", "datasets", "evaluate",
-      "evaluation", "publish", "release", "render_examples", "serve", "validate",
-      "verify"}
+      "evaluation", "publish", "release", "render_examples", "serve",
+      "validate", "verify"}
   for package, name in programs:
     source = (_ROOT / package / f"{name}.py").read_text("utf-8")
     for flag in re.findall(rf"//{package}:{name} .*", _README):
