@@ -112,12 +112,11 @@ class TestKilled:
 
 class TestServerFails:
 
-  @pytest.mark.parametrize("fault, told", [
-      (loopback.status(500), "the server of .* failed or was not reached"),
-      (loopback.status(403), "refused it \\(403"),
-      (loopback.cut, "the server of .* failed or was not reached")],
+  @pytest.mark.parametrize("fault, told, share", [
+      (loopback.status(500), "the server of .* failed or was not reached", 0.5),
+      (loopback.status(403), "refused it \\(403", 0),
+      (loopback.cut, "the server of .* failed or was not reached", 1)],
       ids=["500", "403", "cut"])
-  @pytest.mark.parametrize("share", [0, 0.5, 1])
   def test_for_good_from_some_write_on(
       self, place, export_dir, fault, told, share):
     _put(place, export_dir, "clean")
@@ -134,15 +133,15 @@ class TestServerFails:
     _put(place, export_dir)
     _assert_whole(place, export_dir)
 
-  @pytest.mark.parametrize("fault", [
-      loopback.status(503), loopback.cut, loopback.cut_after,
-      loopback.slow(0.3)], ids=["503", "cut", "cut_after", "slow"])
-  def test_once_at_every_write(self, place, export_dir, fault):
+  def test_once_at_every_write(self, place, export_dir):
+    """By turns busy, cut off, cut off after the deed, and slow."""
     _put(place, export_dir, "clean")
     writes = place.writes()
+    faults = (loopback.status(503), loopback.cut, loopback.cut_after,
+              loopback.slow(0.3))
     for step in range(writes):
       spot = f"spot{step}"
-      place.at_write(step, fault)
+      place.at_write(step, faults[step % len(faults)])
       try:
         _put(place, export_dir, spot)
         _assert_whole(place, export_dir, spot)
