@@ -93,6 +93,16 @@ def test_of_a_network_that_is_sure(scale):
       scale < 200)
 
 
+def test_a_right_class_of_next_to_no_probability():
+  """Twice of nearly nothing is not it."""
+  found = predictions(5 * LOGITS)
+  assert found.probabilities[2, 4] < 1e-8  # Below any absolute tolerance.
+  assert recount.problems(dataclasses.replace(
+      found, probabilities=found.probabilities * np.float32(
+          [1, 1, 1, 1, 2])), 7)[0].startswith(
+              "c: the right class has the probability")
+
+
 @pytest.mark.parametrize("name, rate, message", [
     ("top5", lambda p: report.Rate(int(p.hits[:, :4].any(1).sum()), 5),
      "top-5 is 3 of 5, but counted by hand it is 4 of 5"),
