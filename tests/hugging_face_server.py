@@ -84,10 +84,14 @@ class Hub:
   def _create(self, request: wrappers.Request) -> wrappers.Response:
     record = request.get_json()
     repo = f"{record['organization']}/{record['name']}"
+    url = f"{request.host_url}{repo}"
     if repo in self.commits:
-      return _error(409, "You already created this model repo")
+      response = _json({"url": url,
+                        "error": "You already created this model repo"})
+      response.status_code = 409
+      return response
     self.commit(repo, {".gitattributes": b"*.pb filter=lfs\n"})
-    return _json({"url": f"{request.host_url}{repo}", "name": repo})
+    return _json({"url": url, "name": repo})
 
   def _modes(self, request: wrappers.Request, repo: str
              ) -> wrappers.Response:

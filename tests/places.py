@@ -30,7 +30,7 @@ _CREDENTIALS = {
                "KAGGLE_KEY": kaggle_server.KEY}}
 _OWN = ("AWS_", "HF_", "KAGGLE_", "GOOGLE_", "STORAGE_EMULATOR_HOST",
         "BUILD_WORKING_DIRECTORY")
-MODULES = {"s3": ("s3fs",), "gs": ("gcsfs.extended_gcsfs", "google.auth"),
+MODULES = {"s3": ("s3fs",), "gs": ("gcsfs.core", "google.auth"),
            "hf": ("huggingface_hub.hf_api", "model_cards.forms"),
            "kaggle": ("kagglehub", "kagglesdk.kaggle_client",
                       "model_cards.forms")}
@@ -129,6 +129,7 @@ def running(name: str, monkeypatch: pytest.MonkeyPatch,
   with loopback.Server(application) as server:
     for variable, value in (_CREDENTIALS[name] | {
         "HOME": str(home), "NO_GCE_CHECK": "true",
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         "AWS_EC2_METADATA_DISABLED": "true", "TQDM_DISABLE": "1",
         "AWS_CONFIG_FILE": str(home / "none"),
         "AWS_SHARED_CREDENTIALS_FILE": str(home / "none"),
@@ -152,9 +153,13 @@ def use_kaggle_server() -> None:
   """Leads Kaggle's client to KAGGLE_TEST_URL, if that is set.
 
   The client knows only the port 80 of this machine and some of Kaggle's own.
+  And it looks through the whole stack of calls for each request, to tell the
+  server who asks: most of the time that a small upload takes.
   """
   if "KAGGLE_TEST_URL" in os.environ:
+    from kagglehub import clients
     from kagglesdk import kaggle_env
+    clients.get_user_agent = lambda: "kagglehub"
     kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.LOCAL] = (
         os.environ["KAGGLE_TEST_URL"])
 
@@ -167,9 +172,9 @@ def impatient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from hub_export.destinations import s3
     monkeypatch.setattr(s3, "_ATTEMPTS", 1)
   elif name == "gs":
+    import asyncio
     from gcsfs import retry
-    monkeypatch.setitem(retry.DEFAULT_RETRY_CONFIG, "timeout", 1.0)
-    monkeypatch.setitem(retry.DEFAULT_RETRY_CONFIG, "initial", 0.1)
+    monkeypatch.setattr(retry, "asyncio", _Hasty(asyncio))
   elif name == "hf":
     from huggingface_hub import file_download
     from huggingface_hub.utils import _http
@@ -183,16 +188,16 @@ def impatient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class _Hasty:
-  """The module `time`, but for its patience."""
+  """The module `time` or `asyncio`, but for its patience."""
 
-  def __init__(self, time):
-    self._time = time
+  def __init__(self, module):
+    self._module = module
 
-  def sleep(self, seconds: float) -> None:
-    self._time.sleep(seconds / 100)
+  def sleep(self, seconds: float):
+    return self._module.sleep(seconds / 100)
 
   def __getattr__(self, name: str):
-    return getattr(self._time, name)
+    return getattr(self._module, name)
 
 
 def _s3_application():

@@ -129,7 +129,9 @@ def _message(error: Exception, action: str, access: Access) -> str:
   said = _detail(error, access)
   answer = f"{found}: {said}" if found else said
   start = f"cannot {action}"
-  if re.search(r"TimeTooSkewed|[Cc]lock|RequestExpired", said):
+  # s3fs leaves out the code RequestTimeTooSkewed; its message is told.
+  if re.search(r"TimeTooSkewed|request time and the current time|[Cc]lock|"
+               "RequestExpired", said):
     return (f"{start} ({answer}); expected this machine's clock to agree with "
             "that of the server. Set the clock, then publish again.")
   if found in (401, 403):
