@@ -8,6 +8,7 @@
     GET /<publisher>/<name>/<version>.tar.gz                    the archive
     GET /<publisher>/<name>/<version>.md, .checks.json, ...     what is beside
     GET /<publisher>/<name>/<version>.evaluations/<file>        what it shows
+    GET /<publisher>/collections/<family>/1                     a family's page
     GET /api/v1/models.json                                     all as JSON
     GET /api/v1/models/<publisher>/<name>/<version>.json        one as JSON
     GET /healthz                                                "ok"

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,6 +66,9 @@ def _root(tmp_path_factory) -> pathlib.Path:
   for suffix in (".SHA256SUMS", ".intoto.json", ".sig"):
     (root / f"local/tiny_classification/1{suffix}").write_text(suffix)
   (root / "local/tiny_classification/1.part").write_text("secret")
+  tiny_export.write_collection(root)
+  # Of nobody who has published anything.
+  shutil.copytree(root / "local/collections", root / "other/collections")
   (base / "secret.tar.gz").write_text("secret")
   (base / "1.md").write_text("secret")
   # What "local/../1" would be, if it were taken for a handle.
@@ -134,6 +138,30 @@ def test_page_of_a_model(root, port, path):
   assert '<img src="1.evaluations/pets-test.reliability.png"' in page
   # Wilson's interval for 351 of 360.
   assert "97.50" in page and "95.32 to 98.68" in page
+
+
+@pytest.mark.parametrize("suffix", ["", ".html"])
+def test_page_of_a_collection(port, suffix):
+  status, content_type, body = _ask(
+      port, f"/local/collections/tiny/1{suffix}")
+  assert (status, content_type) == (200, "text/html; charset=utf-8")
+  page = body.decode()
+  assert '<a href="../../../local/tiny_classification/1">local/tiny</a>' in page
+  assert '<img src="1.multiply_adds.png" alt="Accuracy"' in page
+  assert "secret" not in page
+  for path in ("/", "/local/"):
+    root = "" if path == "/" else "../"
+    assert (f'href="{root}local/collections/tiny/1"'
+            in _ask(port, path)[2].decode())
+
+
+@pytest.mark.parametrize("name, content_type", [
+    ("1.md", "text/markdown; charset=utf-8"),
+    ("1.multiply_adds.png", "image/png")])
+def test_files_of_a_collection(root, port, name, content_type):
+  path = f"local/collections/tiny/{name}"
+  assert _ask(port, f"/{path}") == (
+      200, content_type, (root / path).read_bytes())
 
 
 @pytest.mark.parametrize("name, content_type", [
@@ -406,7 +434,9 @@ def test_head_has_the_headers_alone(port, path):
 @pytest.mark.parametrize("path", [
     "/local/tiny_classification/2", "/local/tiny_classification/2.tar.gz",
     "/local/tiny_classification/2?tf-hub-format=compressed",
-    "/other/tiny_classification/1"])
+    "/other/tiny_classification/1", "/local/collections/tiny/2",
+    "/local/collections/else/1", "/local/collections/tiny/1.other.png",
+    "/other/collections/tiny/1", "/other/collections/tiny/1.md"])
 def test_unpublished(port, path):
   status, content_type, body = _ask(port, path)
   assert (status, content_type) == (404, "text/plain; charset=utf-8")
@@ -422,6 +452,8 @@ def test_unpublished(port, path):
     "/local/tiny_classification/1.part", "/local/tiny_classification/1.",
     "/local/tiny_classification/.publish.lock", "/local/.publish.lock",
     "/local/tiny_classification/1.evaluations",
+    "/local/collections/tiny/.collection.lock", "/local/collections/../1.md",
+    "/local/collections/%2e%2e/1", "/local/collections/..%2f../1.md",
     "/local/tiny_classification/%D9%A1",
     "/local/tiny_classification/" + "9" * 5000,
     "/local/" + "a" * 5000 + "/1",

@@ -31,6 +31,7 @@ def _place(tmp_path):
         tmp_path / "exports", f"local/tiny_classification/{version}")
     tiny_export.write_attachments(export_dir)
     directory.Directory(tmp_path / "root").put(releases.read(export_dir))
+  tiny_export.write_collection(tmp_path / "root")
   return models.Published(tmp_path / "root"), tmp_path / "site"
 
 
@@ -48,6 +49,8 @@ def test_what_is_written(place):
           ".evaluations/pets-test.reliability.png",
           ".evaluations/pets-test.classes.png",
           ".evaluations/pets-test.worst.png", ".evaluations/pets-test.html")}
+  beside |= {f"local/collections/tiny/1{suffix}" for suffix in (
+      ".md", ".html", ".multiply_adds.png")}
   assert _files(site_dir) == beside | {
       "index.html", "404.html", "local/index.html",
       "local/tiny_classification/index.html", "api/v1/models.json",
@@ -56,7 +59,8 @@ def test_what_is_written(place):
       "_site/site.css", "_site/site.js", "_site/icon.svg", ".site_files"}
   assert outcome == static.Outcome(len(_files(site_dir)) - 1, 0, 0)
   for name in beside - {"local/tiny_classification/1.html",
-                        "local/tiny_classification/2.html"}:
+                        "local/tiny_classification/2.html",
+                        "local/collections/tiny/1.html"}:
     assert (site_dir / name).read_bytes() == (
         published.root / name).read_bytes()
 

@@ -134,6 +134,24 @@ def write_attachments(export_dir: pathlib.Path) -> None:
   write_card(export_dir)
 
 
+def write_collection(root: pathlib.Path) -> pathlib.Path:
+  """Writes the collection of what is published as HANDLE, with a picture.
+
+  Without matplotlib; what else lies there is nothing to show.
+  """
+  page = root / "local" / "collections" / "tiny" / "1.md"
+  page.parent.mkdir(parents=True)
+  page.write_text(
+      "# Collection local/tiny/1\nAll modules.\n\n## Modules\n\n"
+      "| Module | Top-1 |\n| --- | ---: |\n"
+      "| [local/tiny](../../tiny_classification/1.md) | 97.5 |\n\n"
+      "![Accuracy](1.multiply_adds.png)\n\n![Other](../../../secret.png)\n",
+      "utf-8")
+  (page.parent / "1.multiply_adds.png").write_bytes(b"picture" * 30)
+  (page.parent / ".collection.lock").write_bytes(b"")
+  return page
+
+
 def write_card(export_dir: pathlib.Path) -> None:
   """Writes the card that goes with manifest and report."""
   path = export_dir / "assets.extra" / "manifest.json"

@@ -35,6 +35,8 @@ _ARCHIVE = ".tar.gz"
 # publisher/name/version, then what is beside the module: a suffix, or a file
 # of the evaluations.
 _BESIDE = re.compile(r"((?:[^/]+/){2}([1-9][0-9]*))(\.[^/]+(?:/[^/]+)?)")
+_COLLECTION = re.compile(
+    r"([^/]+/collections/[^/]+/1)(?:\.html|(\.(?:[^/]+\.png|md)))?")
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _MOST_QUERY_CHARACTERS = 200
 
@@ -121,6 +123,8 @@ class _Hub:
       if document:
         return _page(document)
       return self._missing(request, "is not published here")
+    if match := _COLLECTION.fullmatch(path):
+      return self._collection(request, match[1], match[2])
     match = _BESIDE.fullmatch(path)
     if match and (handle := _handle(match[1])):
       return self._side_file(request, handle, match[2] + match[3])
@@ -151,6 +155,17 @@ class _Hub:
       headers = {"content-security-policy": site_lib.EVALUATION_POLICY}
     return self._downloads.limited(
         responses.File(file.path, file.media_type, headers))
+
+  def _collection(self, request: requests.Request, name: str,
+                  suffix: str | None) -> types.ASGIApp:
+    if suffix is None:
+      document = self._site.collection(self._place(request), name)
+      if document:
+        return _page(document)
+    elif file := self._site.collection_file(name, f"1{suffix}"):
+      return self._downloads.limited(
+          responses.File(file.path, file.media_type, {}))
+    return self._missing(request, "is not published here")
 
   def _list(self, request: requests.Request, path: str) -> types.ASGIApp:
     """Answers for publishers and for models without a version."""

@@ -34,7 +34,8 @@ class Card:
 
 
 def render(text: str, files: Collection[str],
-           replacements: Mapping[str, str]) -> Card:
+           replacements: Mapping[str, str],
+           pages: Mapping[str, str] | None = None) -> Card:
   """Returns a card's HTML.
 
   Args:
@@ -42,15 +43,17 @@ def render(text: str, files: Collection[str],
     files: Relative links that the card may have, as they are written there.
     replacements: What to put in for placeholders in blocks of code, such as
       the address for "PATH_OR_URL". The text that explains them stays.
+    pages: Other relative links that it may have, to where they lead here.
   """
-  parser = _parser(frozenset(files), dict(replacements))
+  parser = _parser({**dict.fromkeys(files), **(pages or {})},
+                   dict(replacements))
   tokens = _without_title(parser.parse(text))
   headings = _number_headings(tokens)
   return Card(markupsafe.Markup(
       parser.renderer.render(tokens, parser.options, {})), headings)
 
 
-def _parser(files: frozenset[str], replacements: dict[str, str]
+def _parser(links: dict[str, str | None], replacements: dict[str, str]
             ) -> markdown_it.MarkdownIt:
   # HTML is parsed, so that comments are known for what they are; the rules
   # below let none of it through.
@@ -77,8 +80,8 @@ def _parser(files: frozenset[str], replacements: dict[str, str]
 
   def link_open(self, tokens, i, options, env) -> str:
     href = str(tokens[i].attrGet("href") or "")
-    if href in files:
-      return f'<a href="{html.escape(href)}">'
+    if href in links:
+      return f'<a href="{html.escape(links[href] or href)}">'
     if _WEB.match(href):
       return f'<a href="{html.escape(href)}" rel="noopener noreferrer">'
     return "<a>"
@@ -87,7 +90,7 @@ def _parser(files: frozenset[str], replacements: dict[str, str]
     source = str(tokens[i].attrGet("src") or "")
     alt = html.escape(self.renderInlineAsText(
         tokens[i].children or [], options, env))
-    if source not in files:
+    if source not in links:
       return alt
     return (f'<a class="picture" href="{html.escape(source)}">'
             f'<img src="{html.escape(source)}" alt="{alt}" decoding="async">'

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,11 +20,13 @@ from hub_export import errors
 from hub_export import export_dirs
 from hub_export.destinations import directory
 
+_MARKDOWN_TYPE = "text/markdown; charset=utf-8"
+_PICTURE_TYPE = "image/png"
 # Beside a module, by how their names end, with what they are. Those that a
 # version lacks are not shown.
 SIDE_FILES = (
     (".tar.gz", "archive", "application/gzip"),
-    (".md", "card", "text/markdown; charset=utf-8"),
+    (".md", "card", _MARKDOWN_TYPE),
     (".checks.json", "report of the checks", "application/json"),
     (".SHA256SUMS", "checksums", "text/plain; charset=utf-8"),
     (".SHA256SUMS.sig", "signature of the checksums", "application/json"),
@@ -31,8 +34,9 @@ SIDE_FILES = (
     (".sig", "signature of the module", "application/json"),
 )
 _EVALUATION_TYPES = {
-    ".png": "image/png", ".svg": "image/svg+xml",
+    ".png": _PICTURE_TYPE, ".svg": "image/svg+xml",
     ".html": "text/html; charset=utf-8"}
+_FAMILY = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _MAX_JSON_BYTES = 64 << 20  # Reports take kilobytes.
 
 
@@ -43,6 +47,25 @@ class SideFile:
   path: pathlib.Path
   what: str        # For people.
   media_type: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+  """A publisher's page about all models of a family."""
+  publisher: str
+  family: str
+  path: pathlib.Path               # Of its Markdown.
+  pictures: tuple[SideFile, ...]   # Named as the page links to them.
+
+  @property
+  def name(self) -> str:
+    """Where it is: <publisher>/collections/<family>/1, as on TF Hub."""
+    return f"{self.publisher}/collections/{self.family}/1"
+
+  def files(self) -> tuple[SideFile, ...]:
+    """Returns its Markdown and its pictures."""
+    return (SideFile(self.path.name, self.path, "collection", _MARKDOWN_TYPE),
+            *self.pictures)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +144,21 @@ class Published:
       OSError: if it cannot be read.
     """
     return self._directory.card_path(handle).read_text("utf-8", "replace")
+
+  def collections(self) -> list[Collection]:
+    """Returns the collections of publishers that have models, sorted."""
+    publishers = {handle.publisher for handle in self._directory.handles()}
+    found = []
+    for path in sorted(self.root.glob("*/collections/*/1.md")):
+      publisher, _, family, _ = path.relative_to(self.root).parts
+      if (publisher in publishers and _FAMILY.fullmatch(family)
+          and self._is_inside(path)):
+        pictures = filter(lambda file: self._is_inside(file.path), (
+            SideFile(picture.name, picture, "picture of the collection",
+                     _PICTURE_TYPE)
+            for picture in sorted(path.parent.glob("1.*.png"))))
+        found.append(Collection(publisher, family, path, tuple(pictures)))
+    return found
 
   def side_files(self, handle: export_dirs.Handle) -> list[SideFile]:
     """Returns the files beside a published module, the archive first."""

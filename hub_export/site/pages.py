@@ -69,9 +69,10 @@ class Place:
     """Returns the link to a directory's page; `directory` ends with "/"."""
     return directory + "index.html" if self.is_static else directory or "./"
 
-  def page(self, handle: export_dirs.Handle) -> str:
-    """Returns the link to a model's page, relative to the site's top."""
-    return f"{handle}.html" if self.is_static else str(handle)
+  def page(self, name: export_dirs.Handle | str) -> str:
+    """Returns the link to a model's or collection's page from the site's top.
+    """
+    return f"{name}.html" if self.is_static else str(name)
 
 
 @functools.cache
@@ -83,22 +84,25 @@ def assets() -> Mapping[str, tuple[bytes, str]]:
 
 
 def catalogue(place: Place, models: Sequence[models_lib.Model],
-              query: Query = Query()) -> str:
+              query: Query = Query(),
+              collections: Sequence[models_lib.Collection] = ()) -> str:
   """Returns the page of all models, the newest version of each."""
   newest = models_lib.newest(models)
   return _catalogue(
       place, newest, query, root="", heading="Published models",
-      lead=_lead(len(newest)), trail=())
+      lead=_lead(len(newest)), trail=(), collections=collections)
 
 
 def publisher(place: Place, models: Sequence[models_lib.Model], name: str,
-              query: Query = Query()) -> str:
+              query: Query = Query(),
+              collections: Sequence[models_lib.Collection] = ()) -> str:
   """Returns the page of one publisher's models, the newest version of each."""
   newest = models_lib.newest(
       [m for m in models if m.handle.publisher == name])
   return _catalogue(
       place, newest, query, root="../", heading=f"Models of {name}",
-      lead=_lead(len(newest)), trail=(("Models", place.index("../")),))
+      lead=_lead(len(newest)), trail=(("Models", place.index("../")),),
+      collections=[c for c in collections if c.publisher == name])
 
 
 def versions(place: Place, models: Sequence[models_lib.Model],
@@ -146,6 +150,21 @@ def model(place: Place, entry: models_lib.Model, card_text: str,
              (handle.name, place.index(""))))
 
 
+def collection(place: Place, entry: models_lib.Collection, text: str,
+               models: Sequence[models_lib.Model]) -> str:
+  """Returns the page of a collection, whose Markdown is `text`."""
+  root = "../../../"
+  links = {
+      f"../../{m.handle.name}/{m.handle.version}.md": (
+          root + place.page(m.handle))
+      for m in models if m.handle.publisher == entry.publisher}
+  return _render(
+      "collection.html.j2", place, root=root, collection=entry,
+      card=cards.render(text, [p.name for p in entry.pictures], {}, links),
+      trail=(("Models", place.index(root)),
+             (entry.publisher, place.index("../../"))))
+
+
 def message(place: Place, heading: str, text: str) -> str:
   """Returns a page that says one thing, for any address: an error's page."""
   return _render("message.html.j2", place, root=f"{place.base_url}/",
@@ -160,6 +179,7 @@ def _lead(count: int) -> str:
 
 def _catalogue(place: Place, entries: Sequence[tuple[models_lib.Model, int]],
                query: Query, root: str, names_versions: bool = False,
+               collections: Sequence[models_lib.Collection] = (),
                **values: object) -> str:
   """Returns a page that lists `entries`: (model, number of versions).
 
@@ -187,7 +207,9 @@ def _catalogue(place: Place, entries: Sequence[tuple[models_lib.Model, int]],
   return _render("catalogue.html.j2", place, root=root, rows=rows,
                  query=query.text, kind=query.kind, order=query.order,
                  orders=search.ORDERS, num_shown=len(shown),
-                 has_search=not names_versions, **values)
+                 has_search=not names_versions,
+                 collections=[(c, root + place.page(c.name))
+                              for c in collections], **values)
 
 
 def _blank(value: float | None) -> float | str:

@@ -36,7 +36,8 @@ class Site:
   def catalogue(self, place: pages.Place, query: pages.Query = pages.Query()
                 ) -> Document:
     """Returns the page of all models."""
-    return _html(pages.catalogue(place, self.published.models(), query))
+    return _html(pages.catalogue(place, self.published.models(), query,
+                                 self.published.collections()))
 
   def publisher(self, place: pages.Place, publisher: str,
                 query: pages.Query = pages.Query()) -> Document | None:
@@ -44,7 +45,8 @@ class Site:
     models = self.published.models()
     if all(m.handle.publisher != publisher for m in models):
       return None
-    return _html(pages.publisher(place, models, publisher, query))
+    return _html(pages.publisher(place, models, publisher, query,
+                                 self.published.collections()))
 
   def versions(self, place: pages.Place, publisher: str, name: str
                ) -> Document | None:
@@ -65,6 +67,28 @@ class Site:
     return _html(pages.model(
         place, entry, self.published.card(handle), side, inside,
         self._versions(handle)))
+
+  def collection(self, place: pages.Place, name: str) -> Document | None:
+    """Returns the page of a collection; None if there is none of that name."""
+    entry = self._collection(name)
+    if entry is None:
+      return None
+    return _html(pages.collection(
+        place, entry, entry.path.read_text("utf-8", "replace"),
+        self.published.models()))
+
+  def collection_file(self, name: str, file_name: str
+                      ) -> models_lib.SideFile | None:
+    """Returns a collection's Markdown ("1.md") or one of its pictures."""
+    entry = self._collection(name)
+    if entry is None:
+      return None
+    return next((file for file in entry.files() if file.name == file_name),
+                None)
+
+  def _collection(self, name: str) -> models_lib.Collection | None:
+    return next((c for c in self.published.collections() if c.name == name),
+                None)
 
   def api_models(self, place: pages.Place) -> Document:
     """Returns the JSON list of all versions."""
@@ -140,6 +164,9 @@ def documents(site: Site, place: pages.Place
       (m.handle.publisher, m.handle.name) for m in models):
     if page := site.versions(place, publisher, name):
       yield f"{publisher}/{name}/index.html", page
+  for collection in site.published.collections():
+    if page := site.collection(place, collection.name):
+      yield f"{collection.name}.html", page
   for publisher in dict.fromkeys(m.handle.publisher for m in models):
     if page := site.publisher(place, publisher):
       yield f"{publisher}/index.html", page

@@ -3,6 +3,7 @@
     <static_dir>/index.html                              the catalogue
     <static_dir>/<publisher>/<name>/<version>.html       a model's page
     <static_dir>/<publisher>/<name>/<version>.tar.gz ... its files
+    <static_dir>/<publisher>/collections/<family>/1.html a collection's
     <static_dir>/api/v1/models.json                      the same as JSON
 
 Files appear whole, what they link to before them. A second run writes only
@@ -55,6 +56,8 @@ def write(published: models_lib.Published, static_dir: pathlib.Path,
   files = {f"{m.handle.publisher}/{m.handle.name}/{file.name}": file.path
            for m in published.models()
            for file in published.side_files(m.handle)}
+  files |= {f"{c.name.rpartition('/')[0]}/{file.name}": file.path
+            for c in published.collections() for file in c.files()}
   names = {*files, *documents}
   with export_dirs.write_errors(static_dir):
     static_dir.mkdir(parents=True, exist_ok=True)
