@@ -37,6 +37,7 @@ from hub_export import export_dirs
 from hub_export import forms
 from hub_export import program
 from hub_export import provenance
+from hub_export.forms import extras
 from hub_export.regnet import requested
 from hub_export.regnet import variants
 from hub_export.regnet import wishes as wishes_lib
@@ -65,7 +66,9 @@ _FORM = flags.DEFINE_enum(
     "main is the fast one; to be trained on a CPU it needs a TensorFlow with "
     "oneDNN, as on x86 Linux by default. portable can be trained on every CPU, "
     "at some 15 % more time per step. The others are for inference alone: "
-    "serving for TensorFlow Serving.")
+    "serving for TensorFlow Serving, onnx for ONNX Runtime, tfjs for browsers; "
+    "the last two need //hub_export:export_forms, which brings what makes and "
+    "checks them.")
 _OPTIONS = {
     "precision": flags.DEFINE_string(
         "precision", None,
@@ -162,6 +165,7 @@ def main(_: Sequence[str]) -> int:
   wishes = _wishes()
   choice = forms.chosen(
       _FORM.value, {name: flag.value for name, flag in _OPTIONS.items()})
+  extras.require(_FORM.value)
   plan = requested.items(_VARIANT.value, _CHECKPOINT.value)
   for item in plan:
     requested.check(item, wishes)

@@ -82,7 +82,7 @@ def manifest_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
     licence = str(manifest["licence"]["id"]).lower()
     dataset = manifest["dataset"]["tfhub_tag"]
     expected = {
-        "format": ["saved_model_2"],
+        "format": [forms.format_tag(manifest)],
         "fine-tunable": [str(forms.is_fine_tunable(manifest)).lower()],
         "task": [{"classifier": "image-classification",
                   "feature_extractor": "image-feature-vector"}[

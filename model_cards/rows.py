@@ -40,6 +40,8 @@ def context(manifest: Mapping[str, Any], report: Mapping[str, Any] | None,
       "m": manifest, "r": report, "handle": handle,
       "task": TASKS[manifest["kind"]],
       "is_fine_tunable": forms.is_fine_tunable(manifest),
+      "format": forms.format_tag(manifest),
+      "takes_encoded": forms.by_name(manifest["form"]).takes_encoded,
       "licence_tag": _licence_tag(manifest),
       "details": _details(manifest),
       "signatures": _signatures(manifest),
@@ -131,6 +133,9 @@ def _chosen(m: Mapping[str, Any], form: forms.Form
 
 def _signatures(m: Mapping[str, Any]) -> list[tuple[str, str, str]]:
   images, encoded = "`images`", "`image_bytes`: JPEG or PNG, \\[batch\\]"
+  if not forms.by_name(m["form"]).takes_encoded:
+    return [("the only one", images, "`logits`" if m["kind"] == "classifier"
+             else "`features`")]
   if m["kind"] == "classifier":
     return [("`serving_default`", images, "`logits`"),
             ("`image_bytes`", encoded, "`classes`, `labels`, `probabilities` "

@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from hub_export.forms import extras
+
 
 def load(export_dir: pathlib.Path, manifest: Mapping[str, Any]) -> Any:
   """Returns an export as its users run it.
@@ -21,6 +23,13 @@ def load(export_dir: pathlib.Path, manifest: Mapping[str, Any]) -> Any:
     `variables`, or as a function `head` from features to logits.
   """
   # pylint: disable=g-import-not-at-top
-  del manifest  # SavedModels tell by themselves what they are.
+  form = manifest.get("form")
+  extras.require(form)
+  if form == "onnx":
+    from checks.forms import onnx_model
+    return onnx_model.Model(export_dir)
+  if form == "tfjs":
+    from checks.forms import tfjs_model
+    return tfjs_model.Model(export_dir)
   import tensorflow_hub as hub
   return hub.load(str(export_dir))

@@ -37,11 +37,13 @@ class Form:
   name: str                  # What --form takes, and the manifest has.
   title: str                 # For people, on the card.
   is_fine_tunable: bool      # Whether it is a SavedModel with variables.
-  use: str                   # How to load it from Python; {path!r} is put in.
+  use: str                   # How to load it; {path!r} is put in.
   files: str                 # What its files are: at most 10 letters, no space.
   # The flag that takes one of the choices; the manifest has it under that name.
   option: str | None = None
   choices: tuple[Choice, ...] = ()  # The first is the flag's default.
+  format: str = "saved_model_2"     # The card's tag.
+  takes_encoded: bool = True        # Whether it decodes images itself.
 
 
 FORMS = (
@@ -52,6 +54,12 @@ FORMS = (
     Form("serving", "serving (for inference alone: no variables)", False,
          "hub.load({path!r})", "SavedModel", "precision",
          (Choice("float32"), Choice("bf16", Loss(0.1, 0.5)))),
+    Form("onnx", "ONNX (for inference alone: ONNX Runtime and others)", False,
+         "onnxruntime.InferenceSession({path!r} + '/model.onnx')", "Model",
+         format="onnx", takes_encoded=False),
+    Form("tfjs", "TensorFlow.js (for inference alone: browsers and Node.js)",
+         False, "tf.loadGraphModel(URL of {path!r} + '/model.json')", "Model",
+         format="tfjs", takes_encoded=False),
 )
 
 
@@ -118,6 +126,12 @@ def module_name(main_name: str, form: str, choice: Choice | None) -> str:
     choice: That of the form, if it has any.
   """
   return "_".join([main_name, form, *([choice.name] if choice else [])])
+
+
+def format_tag(manifest: Mapping[str, Any]) -> str:
+  """Returns what a module's card has as its format."""
+  form = _of(manifest)
+  return form.format if form else "saved_model_2"
 
 
 def _of(manifest: Mapping[str, Any]) -> Form | None:

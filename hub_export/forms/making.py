@@ -6,6 +6,7 @@ from typing import Any
 
 from hub_export import forms
 from hub_export import hub_module
+from hub_export.forms import extras
 
 # Makes the files of one form: the network, the choice of the form's flag, and
 # name and manifest of the module that they belong to.
@@ -26,6 +27,7 @@ def payloads(inferences: Iterable[hub_module.Inference], form: str,
     HubExportError: if it cannot be made in this form, or what makes it is not
       installed.
   """
+  extras.require(form)
   make = _maker(form)
   for inference in inferences:
     yield make(inference, choice,
@@ -55,4 +57,10 @@ def _maker(form: str) -> Maker:
   if form == "serving":
     from hub_export.forms import serving
     return serving.make
+  if form == "onnx":
+    from hub_export.forms import onnx
+    return onnx.make
+  if form == "tfjs":
+    from hub_export.forms import tfjs
+    return tfjs.make
   raise ValueError(f"nothing makes the form {form!r}")

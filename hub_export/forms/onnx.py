@@ -11,7 +11,10 @@ ONNX' own order.
 import collections
 import contextlib
 import logging
+import pathlib
 from collections.abc import Iterator, Mapping
+from importlib import metadata as packages
+from typing import Any
 
 import onnx
 from onnx import numpy_helper
@@ -21,6 +24,9 @@ from tf2onnx import convert as tf2onnx_convert
 
 import hub_export
 from hub_export import errors
+from hub_export import forms
+from hub_export import hub_module
+from hub_export.forms import frozen
 
 MODEL = "model.onnx"
 # The newest in which tf2onnx 1.17 knows a mean over an image as
@@ -28,7 +34,30 @@ MODEL = "model.onnx"
 # Runtime has to leave its fast layout for a ReduceMean.
 OPSET = 17
 _INPUT_AXES = ("batch", "height", "width")
-_MOST_BYTES = 2**31 - 1  # Of a protocol buffer.
+# No protocol buffer may be larger than 2 GiB, and the model is one.
+_MOST_BYTES = (2 << 30) - (16 << 20)
+
+
+def make(inference: hub_module.Inference, choice: forms.Choice | None,
+         name: str, manifest: dict[str, Any]) -> hub_module.Payload:
+  """Returns a module in the ONNX form; see making.Maker.
+
+  Raises:
+    HubExportError: if the weights are too large for one file.
+  """
+  del choice  # There is none.
+  # Dense layers between images would need transpositions around them.
+  network = inference.network(hub_module.Build(keeps_images=True))
+  _check_size(network.num_bytes)
+
+  def write(directory: pathlib.Path) -> None:
+    (directory / MODEL).write_bytes(convert(
+        frozen.function(inference, network), name,
+        frozen.metadata(inference, name, manifest)))
+
+  return frozen.payload(
+      inference, name, manifest, network.num_bytes, write,
+      {package: packages.version(package) for package in ("onnx", "tf2onnx")})
 
 
 def convert(function: tf.types.experimental.ConcreteFunction, name: str,
@@ -43,15 +72,10 @@ def convert(function: tf.types.experimental.ConcreteFunction, name: str,
     metadata: Goes into the model as it is.
 
   Raises:
-    HubExportError: if the network is too large for one file, or cannot be
-      translated without transpositions between its layers.
+    HubExportError: if it cannot be translated without transpositions between
+      its layers.
   """
   graph_def = function.graph.as_graph_def()
-  if graph_def.ByteSize() > _MOST_BYTES:
-    raise errors.HubExportError(
-        f"the network's constants take {graph_def.ByteSize() / 1e9:.1f} GB; "
-        "expected at most 2.1 GB, which is what one ONNX file holds. Choose "
-        "another form.")
   image, = function.inputs
   outputs = sorted(function.structured_outputs.items())
   with _quiet():
@@ -92,6 +116,13 @@ def groups(model: onnx.ModelProto) -> list[int]:
     if node.op_type == "Conv":
       found += [a.i for a in node.attribute if a.name == "group"] or [1]
   return found
+
+
+def _check_size(num_bytes: int) -> None:
+  if num_bytes > _MOST_BYTES:
+    raise errors.HubExportError(
+        f"the weights have {num_bytes:,} bytes, and an ONNX file can hold "
+        f"{_MOST_BYTES:,}; expected a smaller network. Use the main form.")
 
 
 def _check(model: onnx.ModelProto) -> None:

@@ -13,6 +13,7 @@ refused here: the function has to split and concatenate.
 import collections
 import json
 import math
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ import numpy as np
 import tensorflow as tf
 
 from hub_export import errors
+from hub_export import forms
+from hub_export import hub_module
+from hub_export.forms import frozen
 
 MODEL = "model.json"
 _SHARD_BYTES = 4 << 20  # What browsers cache as one file, as in tensorflowjs.
@@ -36,6 +40,24 @@ _FUSED = {"Conv2D": "_FusedConv2D", "MatMul": "_FusedMatMul"}
 _ACTIVATIONS = ("Relu", "Sigmoid")
 
 Nodes = dict[str, tf.compat.v1.NodeDef]
+
+
+def make(inference: hub_module.Inference, choice: forms.Choice | None,
+         name: str, manifest: dict[str, Any]) -> hub_module.Payload:
+  """Returns a module in the TF.js form; see making.Maker."""
+  del choice  # There is none.
+  network = inference.network(
+      hub_module.Build(groups="split", keeps_images=True))
+
+  def write(directory: pathlib.Path) -> None:
+    about = frozen.metadata(inference, name, manifest)
+    if inference.labels:
+      about["labels"] = list(inference.labels)
+    for file, content in convert(frozen.function(inference, network),
+                                 about).items():
+      (directory / file).write_bytes(content)
+
+  return frozen.payload(inference, name, manifest, network.num_bytes, write, {})
 
 
 def convert(function: tf.types.experimental.ConcreteFunction,
