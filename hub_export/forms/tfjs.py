@@ -37,7 +37,6 @@ _OPS = frozenset((
     "Shape", "Sigmoid", "Softmax", "Split", "Squeeze", "StridedSlice", "Sub",
     "_FusedConv2D", "_FusedMatMul"))
 _FUSED = {"Conv2D": "_FusedConv2D", "MatMul": "_FusedMatMul"}
-_ACTIVATIONS = ("Relu", "Sigmoid")
 
 Nodes = dict[str, tf.compat.v1.NodeDef]
 
@@ -73,9 +72,9 @@ def convert(function: tf.types.experimental.ConcreteFunction,
   Raises:
     HubExportError: if the graph has something that TensorFlow.js lacks.
   """
-  outputs = {name: tensor.name for name, tensor in
-             sorted(function.structured_outputs.items())}
   nodes = {n.name: n for n in function.graph.as_graph_def().node}
+  outputs = {name: _origin(nodes, tensor.name) for name, tensor in
+             sorted(function.structured_outputs.items())}
   nodes = _reachable(nodes, list(outputs.values()), keep=[
       t.op.name for t in function.inputs])
   channels = {
@@ -83,7 +82,8 @@ def convert(function: tf.types.experimental.ConcreteFunction,
       for t in (op.outputs[0] for op in function.graph.get_operations()
                 if op.type == "Conv2D" and op.name in nodes)}
   _check(nodes, channels)
-  nodes = _fused(nodes, list(outputs.values()))
+  nodes = _fused(_into_parts(nodes, list(outputs.values())),
+                 list(outputs.values()))
   nodes, outputs = _renamed(nodes, outputs)
   weights = [(n.name, tf.make_ndarray(n.attr["value"].tensor))
              for n in nodes.values() if n.op == "Const"]
@@ -135,9 +135,8 @@ def _reachable(nodes: Nodes, outputs: Sequence[str], keep: Sequence[str]
       needed.add(name)
       waiting += [_producer(i) for i in _inputs(nodes, nodes[name])]
   found = {}
-  results = {_producer(name) for name in outputs}
   for name, node in nodes.items():
-    if name not in needed or (node.op == "Identity" and name not in results):
+    if name not in needed:
       continue
     copy = tf.compat.v1.NodeDef()
     copy.CopyFrom(node)
@@ -149,14 +148,74 @@ def _reachable(nodes: Nodes, outputs: Sequence[str], keep: Sequence[str]
 
 def _inputs(nodes: Nodes, node: tf.compat.v1.NodeDef) -> list[str]:
   """Returns a node's inputs, less control and identities in between."""
-  found = []
-  for name in node.input:
-    if name.startswith("^"):
+  return [_origin(nodes, name) for name in node.input
+          if not name.startswith("^")]
+
+
+def _origin(nodes: Nodes, tensor: str) -> str:
+  """Returns the tensor that identities hand on."""
+  while nodes[_producer(tensor)].op == "Identity":
+    tensor = nodes[_producer(tensor)].input[0]
+  return tensor
+
+
+def _users(nodes: Nodes, outputs: Sequence[str]) -> collections.Counter[str]:
+  """Returns how often each node's result is used."""
+  users = collections.Counter(
+      _producer(i) for n in nodes.values() for i in n.input)
+  users.update(_producer(name) for name in outputs)
+  return users
+
+
+def _into_parts(nodes: Nodes, outputs: Sequence[str]) -> Nodes:
+  """Returns the nodes with what follows a concatenation before it.
+
+  Bias and activation of each group's convolution can be fused with that then.
+  """
+  users = _users(nodes, outputs)
+  found = dict(nodes)
+  for node in nodes.values():
+    if node.op not in ("BiasAdd", "Relu"):
       continue
-    while nodes[_producer(name)].op == "Identity":
-      name = nodes[_producer(name)].input[0]
-    found.append(name)
-  return found
+    concat = found[_producer(node.input[0])]
+    if concat.op != "ConcatV2" or users[concat.name] != 1:
+      continue
+    biases = None
+    if node.op == "BiasAdd":
+      widths = [_width(found, part) for part in concat.input[:-1]]
+      if None in widths:
+        continue
+      bias = tf.make_ndarray(found[node.input[1]].attr["value"].tensor)
+      biases = np.split(bias, np.cumsum(widths)[:-1])
+    parts = []
+    for i, part in enumerate(concat.input[:-1]):
+      own = tf.compat.v1.NodeDef()
+      own.CopyFrom(node)
+      own.name = f"{node.name}/part{i}"
+      own.input[0] = part
+      if biases:
+        constant = tf.compat.v1.NodeDef(name=f"{own.name}/bias", op="Const")
+        constant.attr["dtype"].type = node.attr["T"].type
+        constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(biases[i]))
+        found[constant.name] = constant
+        own.input[1] = constant.name
+      found[own.name] = own
+      parts.append(own.name)
+    del found[concat.name]
+    concat.name = node.name
+    concat.input[:-1] = parts
+    found[node.name] = concat
+  used = _users(found, outputs)
+  return {name: node for name, node in found.items()
+          if used[name] or node.op == "Placeholder"}
+
+
+def _width(nodes: Nodes, name: str) -> int | None:
+  """Returns the channels that a convolution gives; None for other nodes."""
+  node = nodes[_producer(name)]
+  if node.op != "Conv2D":
+    return None
+  return nodes[node.input[1]].attr["value"].tensor.tensor_shape.dim[3].size
 
 
 def _fused(nodes: Nodes, outputs: Sequence[str]) -> Nodes:
@@ -165,9 +224,7 @@ def _fused(nodes: Nodes, outputs: Sequence[str]) -> Nodes:
   Each is a pass over memory, and in TensorFlow.js a kernel's start, which for
   the many small convolutions of split groups costs as much as they do.
   """
-  users = collections.Counter(
-      _producer(i) for n in nodes.values() for i in n.input)
-  users.update(_producer(name) for name in outputs)
+  users = _users(nodes, outputs)
   found = dict(nodes)
   for node in nodes.values():
     if node.op != "BiasAdd":
@@ -185,12 +242,11 @@ def _fused(nodes: Nodes, outputs: Sequence[str]) -> Nodes:
     del found[first.name]
     found[node.name] = fused
   for node in nodes.values():
-    if node.op not in _ACTIVATIONS:
+    # Of other activations not all backends know all.
+    if node.op != "Relu":
       continue
-    first = found.get(_producer(node.input[0]))
-    # Of TensorFlow.js' backends not all know a fused sigmoid.
-    if (node.op != "Relu" or first is None or users[first.name] != 1
-        or first.op not in _FUSED.values()):
+    first = found[_producer(node.input[0])]
+    if users[first.name] != 1 or first.op not in _FUSED.values():
       continue
     del found[first.name]
     first.name = node.name
