@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context  # No public way to see a graph.
 
+from checks import trainability
 from hub_export import hub_module
 from hub_export.regnet import inference
 from hub_export.regnet import reference
@@ -20,6 +22,7 @@ _BUILDS = {
     "plain": hub_module.Build(),
     "split": hub_module.Build(groups="split"),
     "images": hub_module.Build(keeps_images=True),
+    "tied": hub_module.Build(ties_shapes=True),
     "split_images": hub_module.Build(groups="split", keeps_images=True),
 }
 
@@ -122,3 +125,29 @@ def test_folding_is_in_float64():
   constants = [tf.make_ndarray(op.get_attr("value"))
                for op in _graph(net).get_operations() if op.type == "Const"]
   assert any(np.array_equal(c, exact.astype(np.float32)) for c in constants)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_block_ends_in_one_operation_with_onednn(dtype):
+  """Convolution, bias, sum and activation; where there is no oneDNN, several.
+
+  Grappler has to see that both summands have one shape, whatever it is.
+  """
+  arch = tiny_inference.architecture("torch")
+  net = inference.Network(
+      arch, tiny_inference.tensors(arch), _MEAN, _STD,
+      hub_module.Build(dtype=dtype, ties_shapes=True))
+  function = tf.function(net.features, autograph=False, input_signature=[
+      tf.TensorSpec([None, None, None, 3])])
+  images = tf.constant(tiny_inference.images())
+  context.context().enable_graph_collection()
+  function(images)
+  record = context.context().export_run_metadata()
+  context.context().disable_graph_collection()
+  fused = [node.attr["fused_ops"].list.s
+           for graph in record.function_graphs
+           for node in graph.post_optimization_graph.node
+           if node.op == "_FusedConv2D"]
+  blocks = sum(stage.depth for stage in arch.stages)
+  assert fused.count([b"BiasAdd", b"Add", b"Relu"]) == (
+      blocks if trainability.has_onednn() else 0)

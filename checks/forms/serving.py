@@ -11,6 +11,8 @@ from checks import structure
 from checks import subject as subject_lib
 from hub_export.forms import warm_up
 
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # Is in every SavedModel.
+
 
 def files(subject: subject_lib.Subject) -> report.CheckResult:
   """Checks that a SavedModel and what TensorFlow Serving reads is all there."""
@@ -29,10 +31,10 @@ def no_variables(subject: subject_lib.Subject) -> report.CheckResult:
     # Empty, not absent: TF Hub's interface asks for them.
     if len(getattr(model, name, "?")):
       problems.append(f"{name} is missing or not empty")
-  files_ = tf.train.list_variables(
-      str(subject.export_dir / "variables" / "variables"))
-  problems += [f"there is a variable {name}" for name, shape in files_
-               if shape]
+  problems += [
+      f"there is a variable {name}" for name, _ in tf.train.list_variables(
+          str(subject.export_dir / "variables" / "variables"))
+      if name != _OBJECT_GRAPH]
   size = subject.min_size_px
   try:
     model(tf.zeros([1, size, size, 3]), training=True)

@@ -102,10 +102,12 @@ class Network:
     y = tf.nn.relu(self._conv(f"{name}/b", y, block.stride, padding))
     if block.se_width:
       y = self._squeeze_excite(f"{name}/se", y)
-    y = self._conv(f"{name}/c", y, 1, "SAME")
     if block.stride != 1:
       x = self._conv(f"{name}/shortcut", x, block.stride, padding)
-    return tf.nn.relu(x + y)
+      if self._build.ties_shapes:
+        x = tf.reshape(x, tf.shape(y))
+    y = self._conv(f"{name}/c", y, 1, "SAME")
+    return tf.nn.relu(y + x)
 
   def _conv(self, name: str, x: tf.Tensor, stride: int, padding: str
             ) -> tf.Tensor:
@@ -134,7 +136,11 @@ class Network:
     gate = tf.reduce_mean(x, axis=[1, 2], keepdims=keeps_images)
     gate = tf.nn.relu(self._dense(f"{name}/squeeze", gate))
     gate = tf.nn.sigmoid(self._dense(f"{name}/excite", gate))
-    return x * (gate if keeps_images else gate[:, tf.newaxis, tf.newaxis])
+    if not keeps_images:
+      # Slicing with tf.newaxis would lose that the batch is the same; see
+      # hub_module.Build.
+      gate = tf.expand_dims(tf.expand_dims(gate, 1), 1)
+    return x * gate
 
   def _dense(self, name: str, x: tf.Tensor) -> tf.Tensor:
     """Returns a dense layer of [batch, channels], or of images of one pixel."""
