@@ -316,7 +316,7 @@ def _export_all(plan: Sequence[requested.Item]) -> int:
        + ("; the messages stand above" if failed else ""))
   if failed < len(outcomes):
     _say("Next, all checks of each, without which nothing is published:\n"
-         f"  {program.command('//checks:check')} --export_dir=...")
+         f"  {extras.command(_FORM.value, '//checks:check')} --export_dir=...")
   return 1 if failed else 0
 
 
@@ -358,7 +358,7 @@ class _QuickChecks:
           f"The quick checks of {export_dir} ended with exit status "
           f"{self._process.wait()} before they had a result (-9 is what the "
           "system does when memory runs out). The export is whole; checks run "
-          f"on it with `{program.command('//checks:check')} --export_dir="
+          f"on it with `{extras.command(_FORM.value, '//checks:check')} --export_dir="
           f"{shlex.quote(str(export_dir))}`. They said: "
           f"{self._log.read().strip()[-2000:] or 'nothing'}")
     answer = json.loads(line)
@@ -386,7 +386,7 @@ def _summarise(made: _Made, passed: bool) -> None:
   _say(f"\nUse it:   {form.use.format(path=paths[-1])}\n"
        "Next, all checks, without which nothing is published:")
   for path in paths:
-    _say(f"  {program.command('//checks:check')} "
+    _say(f"  {extras.command(_FORM.value, '//checks:check')} "
          f"--export_dir={shlex.quote(path)}")
 
 

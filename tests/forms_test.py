@@ -4,10 +4,13 @@ import pytest
 
 from hub_export import errors
 from hub_export import forms
+from hub_export.forms import extras
 from hub_export.forms import making
 from tests import tiny_inference
 
-_FROZEN = [form for form in forms.FORMS if not form.is_fine_tunable]
+# The others' are in the tests of those forms, where what they need is.
+_FROZEN = [form for form in forms.FORMS if not form.is_fine_tunable
+           and form.name not in extras.FORMS]
 
 
 def test_main_and_portable_alone_can_be_fine_tuned():
@@ -54,6 +57,11 @@ def test_manifests_say_what_they_lose():
 
 @pytest.mark.parametrize("form", _FROZEN, ids=lambda f: f.name)
 def test_no_form_is_taken_for_the_one_that_can_be_fine_tuned(form):
+  check_names(form)
+
+
+def check_names(form):
+  """Checks that modules in a form are called and described as such."""
   inference = tiny_inference.make("feature_extractor")
   names = set()
   for choice in form.choices or (None,):
@@ -73,3 +81,26 @@ def test_no_form_is_taken_for_the_one_that_can_be_fine_tuned(form):
   # What was handed over is as it was.
   assert inference.manifest["form"] == "main"
   assert "endpoints" in inference.manifest["outputs"]
+
+
+@pytest.mark.parametrize("form,missing", [
+    ("onnx", "tf2onnx"), ("tfjs", "@tensorflow/tfjs-core")])
+def test_missing_extras_are_told_in_one_message(form, missing, monkeypatch,
+                                                tmp_path):
+  monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
+  monkeypatch.setenv(extras.NODE_MODULES, str(tmp_path))
+  with pytest.raises(errors.UnavailableError) as e:
+    making.payloads([], form, None).__next__()
+  assert missing in str(e.value)
+  assert "//hub_export:export_forms" in str(e.value)
+  assert "requirements-forms.txt" in str(e.value)
+  # What needs nothing more goes on.
+  assert not [*making.payloads([], "serving", None)]
+
+
+def test_programs_that_have_the_extras_are_named(monkeypatch):
+  monkeypatch.setenv("BUILD_WORKING_DIRECTORY", "somewhere")
+  assert "//checks:check_forms" in extras.command("onnx", "//checks:check")
+  assert "forms" not in extras.command("serving", "//checks:check")
+  monkeypatch.delenv("BUILD_WORKING_DIRECTORY")
+  assert extras.command("tfjs", "//checks:check") == "python -m checks.check"

@@ -15,6 +15,7 @@ from checks import suite
 from checks.forms import onnx as onnx_checks
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import hub_module
 from hub_export import saved_model
 from hub_export.forms import frozen
@@ -22,6 +23,7 @@ from hub_export.forms import making
 from hub_export.forms import onnx as form
 from hub_export.regnet import inference as network_lib
 from hub_export.regnet import reference
+from tests import forms_test
 from tests import random_networks
 from tests import tiny_inference
 
@@ -90,6 +92,10 @@ def test_same_bytes_again():
 def test_transpositions_between_layers_are_refused():
   with pytest.raises(errors.HubExportError, match="transpositions, expected 1"):
     _model(tiny_inference.architecture(), hub_module.Build())
+
+
+def test_it_is_not_taken_for_the_form_that_can_be_fine_tuned():
+  forms_test.check_names(forms.by_name("onnx"))
 
 
 def test_checks_pass_and_the_card_is_sound(exports):

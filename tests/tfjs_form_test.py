@@ -19,6 +19,7 @@ from checks.forms import tfjs as tfjs_checks
 from checks.forms import tfjs_model
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import hub_module
 from hub_export import saved_model
 from hub_export.forms import extras
@@ -27,6 +28,7 @@ from hub_export.forms import making
 from hub_export.forms import tfjs as form
 from hub_export.regnet import inference as network_lib
 from hub_export.regnet import reference
+from tests import forms_test
 from tests import random_networks
 from tests import tiny_inference
 
@@ -130,6 +132,10 @@ def test_weights_are_cut_into_shards(monkeypatch, tmp_path):
     _, expected = reference.outputs(weights, "keras", _MEAN, _STD, images)
     assert random_networks.difference(
         session.run(images), expected) < _TOLERANCE
+
+
+def test_it_is_not_taken_for_the_form_that_can_be_fine_tuned():
+  forms_test.check_names(forms.by_name("tfjs"))
 
 
 def test_checks_pass_and_the_card_is_sound(exports):

@@ -12,6 +12,7 @@ import shutil
 import sys
 
 from hub_export import errors
+from hub_export import program
 
 # Where TF.js' packages are, unless they are in the environment itself.
 NODE_MODULES = "REGNETY_HUB_NODE_MODULES"
@@ -19,6 +20,7 @@ _PYTHON = {
     "onnx": ("onnx", "onnxruntime", "tf2onnx"),
     "tfjs": (),  # Written here; see tfjs.py.
 }
+FORMS = tuple(_PYTHON)  # That need anything more.
 _NODE = ("@tensorflow/tfjs-core", "@tensorflow/tfjs-converter",
          "@tensorflow/tfjs-backend-cpu", "@tensorflow/tfjs-backend-wasm")
 
@@ -48,6 +50,18 @@ def require(form: str) -> None:
         "//checks:check; or install tools/python/requirements-forms.txt with "
         "pip and tools/node/package-lock.json with npm ci, and set "
         f"{NODE_MODULES} to the node_modules that come of it.")
+
+
+def command(form: str, target: str) -> str:
+  """Returns how the user starts a program on an export of a form.
+
+  Args:
+    form: The form.
+    target: The program's label, such as "//checks:check".
+  """
+  # Without Bazel there is one environment, the user's own.
+  is_other = form in _PYTHON and "BUILD_WORKING_DIRECTORY" in os.environ
+  return program.command(target + ("_forms" if is_other else ""))
 
 
 def node() -> Node:
