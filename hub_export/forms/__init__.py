@@ -37,7 +37,7 @@ class Form:
   name: str                  # What --form takes, and the manifest has.
   title: str                 # For people, on the card.
   is_fine_tunable: bool      # Whether it is a SavedModel with variables.
-  use: str                   # How to load it; {path!r} is put in.
+  use: str                   # How to load it; {path} is put in.
   files: str                 # What its files are: at most 10 letters, no space.
   # The flag that takes one of the choices; the manifest has it under that name.
   option: str | None = None
@@ -55,10 +55,10 @@ FORMS = (
          "hub.load({path!r})", "SavedModel", "precision",
          (Choice("float32"), Choice("bf16", Loss(0.1, 0.5)))),
     Form("onnx", "ONNX (for inference alone: ONNX Runtime and others)", False,
-         "onnxruntime.InferenceSession({path!r} + '/model.onnx')", "Model",
+         "onnxruntime.InferenceSession('{path}/model.onnx')", "Model",
          format="onnx", takes_encoded=False),
     Form("tfjs", "TensorFlow.js (for inference alone: browsers and Node.js)",
-         False, "tf.loadGraphModel(URL of {path!r} + '/model.json')", "Model",
+         False, "tf.loadGraphModel('{path}/model.json')", "Model",
          format="tfjs", takes_encoded=False),
 )
 
