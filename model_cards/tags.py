@@ -30,7 +30,9 @@ LICENCES = (
 
 ALLOWED = {
     "fine-tunable": ("true", "false"),
-    "format": ("hub", "saved_model", "saved_model_2"),
+    # TensorFlow Hub has no pages of models in ONNX; for those of TensorFlow.js
+    # it has, but only below a page of the same model as a SavedModel.
+    "format": ("hub", "saved_model", "saved_model_2", "onnx", "tfjs"),
     "license": LICENCES,
     "task": (
         "image-aesthetic-quality", "image-augmentation",

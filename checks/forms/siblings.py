@@ -1,0 +1,103 @@
+"""What the checks of forms that are no SavedModels have in common."""
+
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from checks import report
+from checks import subject as subject_lib
+from checks.forms import loading
+from hub_export import errors
+from hub_export import export_dirs
+from hub_export import forms
+
+_SAVED_MODEL = "saved_model.pb"
+
+
+def metadata(subject: subject_lib.Subject, found: Mapping[str, str]
+             ) -> report.CheckResult:
+  """Checks what a file says of itself against manifest and labels.
+
+  Args:
+    subject: The export.
+    found: As frozen.metadata makes it.
+  """
+  manifest = subject.manifest
+  expected = {
+      "name": export_dirs.parse_handle(manifest["handle"]).name,
+      "variant": manifest["variant"], "kind": manifest["kind"],
+      "preprocessing": json.dumps(manifest["preprocessing"], sort_keys=True),
+      "weights_sha256": manifest["weights"]["sha256"],
+      "licence": manifest["licence"]["id"] or "",
+  }
+  if subject.is_classifier:
+    expected["labels"] = "\n".join(subject.labels)
+  problems = [f"{key} is {str(found.get(key))[:80]!r}, expected "
+              f"{value[:80]!r}" for key, value in expected.items()
+              if found.get(key) != value]
+  return report.from_problems(problems, "as the manifest and the labels say")
+
+
+def saved_model(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks batches of 1, 3 and 8 against a SavedModel of the same weights.
+
+  Any that is as exact and lies in the same output directory will do; without
+  one, the golden outputs, which come from the checkpoint, are what is left.
+  """
+  path = next(_saved_models(subject), None)
+  if path is None:
+    return report.passed(
+        "no SavedModel of these weights lies in the same output directory; "
+        "golden has the checkpoint's own outputs")
+  other = loading.load(path, export_dirs.read_manifest(path))
+  size = subject.preprocessing.crop_px
+  return agreement(
+      subject, other, f"this form and {'/'.join(path.parts[-3:])}",
+      subject_lib.probe_images(8, size, size))
+
+
+def agreement(subject: subject_lib.Subject,
+              other: Callable[[tf.Tensor], tf.Tensor], what: str,
+              images: np.ndarray) -> report.CheckResult:
+  """Checks that the export and another model have the same outputs.
+
+  Args:
+    subject: The export.
+    other: The model.
+    what: Both, for people.
+    images: float32 [batch, height, width, 3], of which batches of 1 and 3 are
+      taken as well.
+  """
+  expected = np.asarray(other(tf.constant(images)))
+  worst = max(
+      subject_lib.difference(subject.model(tf.constant(images[:n])),
+                             expected[:n], scale=expected)
+      for n in sorted({1, min(3, len(images)), len(images)}))
+  message = f"{what} differ by {worst:.1e} standard deviations of the outputs"
+  if worst <= subject.tolerance:
+    return report.passed(message, largest_difference=worst)
+  return report.failed(
+      f"{message}; expected at most {subject.tolerance:.0e}",
+      largest_difference=worst if np.isfinite(worst) else -1.0)
+
+
+def _saved_models(subject: subject_lib.Subject) -> Iterator[pathlib.Path]:
+  """Yields the exports that have to compute the same, newest first."""
+  def belongs(theirs: Mapping[str, Any]) -> bool:
+    return (forms.loss(theirs) is None and all(
+        subject.manifest[key] == theirs.get(key)
+        for key in ("kind", "weights", "checkpoint", "preprocessing")))
+
+  for model_dir in sorted(subject.export_dir.parents[1].iterdir()):
+    for version in reversed(export_dirs.versions(model_dir)):
+      path = model_dir / str(version)
+      try:
+        if ((path / _SAVED_MODEL).is_file()
+            and belongs(export_dirs.read_manifest(path))):
+          yield path
+      except errors.HubExportError:
+        continue  # What is damaged is another check's.

