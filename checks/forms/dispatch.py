@@ -12,4 +12,7 @@ def checks(form: str) -> tuple[listed.Check, ...]:
   if form == "serving":
     from checks.forms import serving
     return serving.CHECKS
+  if form == "lite":
+    from checks.forms import lite
+    return lite.CHECKS
   raise ValueError(f"nothing checks the form {form!r}")

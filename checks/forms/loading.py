@@ -21,6 +21,8 @@ def load(export_dir: pathlib.Path, manifest: Mapping[str, Any]) -> Any:
     `variables`, or as a function `head` from features to logits.
   """
   # pylint: disable=g-import-not-at-top
-  del manifest  # SavedModels tell by themselves what they are.
+  if manifest["form"] == "lite":
+    from checks.forms import lite_model
+    return lite_model.load(export_dir, manifest)
   import tensorflow_hub as hub
   return hub.load(str(export_dir))

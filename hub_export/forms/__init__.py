@@ -8,6 +8,7 @@ form is in a module of its own, see `making`.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,13 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True)
+class Calibration:
+  """What the ranges of 8-bit activations are to be measured on."""
+  directory: pathlib.Path | None = None  # Of images; None for training data.
+  examples: int = 200  # More were not seen to change the accuracy.
+
+
+@dataclasses.dataclass(frozen=True)
 class Form:
   """One form."""
   name: str                  # What --form takes, and the manifest has.
@@ -52,6 +60,12 @@ FORMS = (
     Form("serving", "serving (for inference alone: no variables)", False,
          "hub.load({path!r})", "SavedModel", "precision",
          (Choice("float32"), Choice("bf16", Loss(0.1, 0.5)))),
+    Form("lite", "lite (for phones and small devices: LiteRT)", False,
+         "ai_edge_litert.interpreter.Interpreter("
+         "{path!r} + '/model.tflite')", "Lite",
+         "quantization",
+         (Choice("float32"), Choice("fp16", Loss(0.05, 0.2)),
+          Choice("dynamic", Loss(0.3, 0.5)), Choice("int8", Loss(0.8, 0.5)))),
 )
 
 

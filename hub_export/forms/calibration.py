@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -18,10 +18,13 @@ from hub_export import errors
 from hub_export import preprocessing
 from hub_export.forms import tflite_file
 
-EXAMPLES = 200       # By default; more were not seen to change the accuracy.
 _TRAIN = "train"
+# Of a range. What is 0 for all images, as a squeeze of few channels may be, has
+# none, and XNNPACK refuses a model with a step of 0.
+_LEAST_WIDTH = 0.01
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _IMAGES_FLAG = "--calibration_images"
+_PARTS = 10  # Of the split, that examples are taken from: opening one takes long.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +95,7 @@ def from_directory(directory: pathlib.Path, examples: int,
 
 def from_dataset(name: str, examples: int, prep: preprocessing.Preprocessing,
                  data_dir: pathlib.Path | None = None) -> Calibration:
-  """Returns examples of a data set's training split, evenly chosen.
+  """Returns examples from all over a data set's training split.
 
   Never of the split that is evaluated: the accuracy would be of images that
   the model was fitted to.
@@ -116,21 +119,22 @@ def from_dataset(name: str, examples: int, prep: preprocessing.Preprocessing,
         f"training data of {name} cannot be had ({e}). Expected that, or "
         f"images like those that the model will see: give a directory of them "
         f"with {_IMAGES_FLAG}=DIR, or choose another --quantization.") from e
-  chosen = _evenly(opened.num_examples, examples)
+  wanted = min(examples, opened.num_examples)
+  parts = min(_PARTS, wanted)
   files, names = [], []
-  # Shard by shard, so that of a large split next to nothing is read.
-  for index in range(len(chosen)):
-    example = next(iter(opened.examples((index, len(chosen))).take(1)
-                        .as_numpy_iterator()))
-    files.append(example["image"])
-    names.append(example["file_name"].decode())
+  # Part by part, so that of a large split little is read.
+  for index in range(parts):
+    count = wanted * (index + 1) // parts - wanted * index // parts
+    part = opened.examples((index, parts)).take(count)
+    for example in part.as_numpy_iterator():
+      files.append(example["image"])
+      names.append(example["file_name"].decode())
   return Calibration(f"{opened.name}/{_TRAIN}", tuple(files), tuple(names),
                      prep)
 
 
 def ranges(content: bytes, images: Iterable[np.ndarray],
-           threads: int | None = None,
-           on_image: Callable[[], None] = lambda: None
+           threads: int | None = None
            ) -> dict[int, tuple[float, float]]:
   """Returns the least and largest value of every activation of a float model.
 
@@ -138,7 +142,6 @@ def ranges(content: bytes, images: Iterable[np.ndarray],
     content: The model, a .tflite file with one input of images.
     images: float32 [1, size, size, 3] in [0, 1].
     threads: How many to run it with; by default as many as there are cores.
-    on_image: Is called after each.
 
   Returns:
     Tensor -> (low, high). The input's is [0, 1] whatever the images, so that
@@ -150,25 +153,28 @@ def ranges(content: bytes, images: Iterable[np.ndarray],
   exposed, shown = tflite_file.exposing(content)
   runner = tflite_file.interpreter().Interpreter(
       model_content=exposed, num_threads=threads or os.cpu_count() or 1)
-  runner.allocate_tensors()
   source = runner.get_input_details()[0]["index"]
+  shape = None
   low, high = np.full(len(shown), np.inf), np.full(len(shown), -np.inf)
   for image in images:
+    if image.shape != shape:
+      shape = image.shape
+      runner.resize_tensor_input(source, shape)
+      runner.allocate_tensors()
     runner.set_tensor(source, image)
     runner.invoke()
     for place, index in enumerate(shown):
       values = runner.get_tensor(index)
       low[place] = np.minimum(low[place], values.min())
       high[place] = np.maximum(high[place], values.max())
-    on_image()
   if not (np.isfinite(low).all() and np.isfinite(high).all()):
     raise errors.HubExportError(
         "the calibration found activations that are not finite, or had no "
         "image; expected numbers. Check the checkpoint and the images.")
-  # A model of no subtraction has the images in the exposed ones, too.
+  high = np.maximum(high, low + _LEAST_WIDTH)
   return {source: (0.0, 1.0),
           **{index: (float(l), float(h))
-             for index, l, h in zip(shown, low, high) if index != source}}
+             for index, l, h in zip(shown, low, high)}}
 
 
 def _evenly(count: int, wanted: int) -> list[int]:

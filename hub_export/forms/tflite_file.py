@@ -114,6 +114,29 @@ def with_ranges(content: bytes, ranges: Mapping[int, tuple[float, float]]
   return dump(model)
 
 
+def with_shapes(content: bytes, size_px: int) -> bytes:
+  """Returns a model whose tensors have the shapes for one square image.
+
+  A model that was made for any size comes with sides of 1, which is what an
+  interpreter starts with. That its dimensions may be others stays written
+  beside the shapes.
+  """
+  module = interpreter()
+  planner = module.Interpreter(
+      model_content=content, experimental_op_resolver_type=(
+          module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES))
+  planner.resize_tensor_input(planner.get_input_details()[0]["index"],
+                              [1, size_px, size_px, 3])
+  planner.allocate_tensors()
+  model = load(content)
+  tensors = model.subgraphs[0].tensors
+  for detail in planner.get_tensor_details():
+    # The interpreter has tensors of its own behind those of the file.
+    if detail["index"] < len(tensors) and len(detail["shape"]):
+      tensors[detail["index"]].shape = np.array(detail["shape"], np.int32)
+  return dump(model)
+
+
 def finish(content: bytes, output: str, metadata: bytes,
            files: Mapping[str, bytes]) -> bytes:
   """Returns a model with one signature, metadata, and files behind it.
