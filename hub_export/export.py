@@ -66,16 +66,30 @@ _FORM = flags.DEFINE_enum(
     "main is the fast one; to be trained on a CPU it needs a TensorFlow with "
     "oneDNN, as on x86 Linux by default. portable can be trained on every CPU, "
     "at some 15 % more time per step. The others are for inference alone: "
-    "serving for TensorFlow Serving, onnx for ONNX Runtime, tfjs for browsers; "
-    "the last two need //hub_export:export_forms, which brings what makes and "
-    "checks them.")
+    "serving for TensorFlow Serving, lite for phones and small devices, onnx "
+    "for ONNX Runtime, tfjs for browsers; the last two need "
+    "//hub_export:export_forms, which brings what makes and checks them.")
 _OPTIONS = {
     "precision": flags.DEFINE_string(
         "precision", None,
         "What --form=serving computes in: float32, or bf16, which takes half "
         "the memory and, on processors with bfloat16 instructions, half the "
         "time, at a loss that the card states. By default float32."),
+    "quantization": flags.DEFINE_string(
+        "quantization", None,
+        "How --form=lite keeps its numbers: float32; fp16, weights of half the "
+        "bytes; dynamic, weights of a quarter, activations quantised as they "
+        "come; int8, both of 8 bits, the fastest. By default float32."),
 }
+_CALIBRATION_IMAGES = flags.DEFINE_string(
+    "calibration_images", None,
+    "Directory of JPEG and PNG images, at any depth, like those that the model "
+    "will see: --quantization=int8 measures ranges on them. By default "
+    "examples of the data set's training split.")
+_CALIBRATION_EXAMPLES = flags.DEFINE_integer(
+    "calibration_examples", None,
+    f"How many images that takes; by default {forms.Calibration().examples}.",
+    1)
 _ACCEPT_LICENSE = flags.DEFINE_list(
     "accept_license", [],
     "Restricted licences that you have read and accept: cc-by-nc-4.0 (SWAG), "
@@ -166,6 +180,7 @@ def main(_: Sequence[str]) -> int:
   choice = forms.chosen(
       _FORM.value, {name: flag.value for name, flag in _OPTIONS.items()})
   extras.require(_FORM.value)
+  calibration = _calibration(choice)
   plan = requested.items(_VARIANT.value, _CHECKPOINT.value)
   for item in plan:
     requested.check(item, wishes)
@@ -174,7 +189,7 @@ def main(_: Sequence[str]) -> int:
   requested.fetch(plan[0], program.cache_dir(), wishes)
   # It imports TensorFlow at the same time as this process does.
   with _QuickChecks() as checks:
-    made = _export(plan[0], wishes, choice, checks)
+    made = _export(plan[0], wishes, choice, calibration, checks)
     if not made.is_large:
       return _conclude(made, (checks.has_passed() for _ in made.export_dirs))
   return _begin_afresh(made)
@@ -206,8 +221,30 @@ def _wishes() -> wishes_lib.Wishes:
       reported_source=_REPORTED_SOURCE.value)
 
 
+def _calibration(choice: forms.Choice | None) -> forms.Calibration:
+  """Returns what the flags say of the images to calibrate on.
+
+  Raises:
+    UsageError: if they were given for a form that is not calibrated.
+  """
+  given = {flag.name: flag.value
+           for flag in (_CALIBRATION_IMAGES, _CALIBRATION_EXAMPLES)
+           if flag.value is not None}
+  if not given:
+    return forms.Calibration()
+  if not choice or choice.name != "int8":
+    raise errors.UsageError(
+        f"--{next(iter(given))} goes with --form=lite --quantization=int8; "
+        "nothing else is calibrated. Leave it out, or choose that.")
+  images = _CALIBRATION_IMAGES.value
+  return forms.Calibration(
+      program.user_path(images) if images else None,
+      _CALIBRATION_EXAMPLES.value or forms.Calibration().examples)
+
+
 def _export(item: requested.Item, wishes: wishes_lib.Wishes,
-            choice: forms.Choice | None, checks: "_QuickChecks") -> _Made:
+            choice: forms.Choice | None, calibration: forms.Calibration,
+            checks: "_QuickChecks") -> _Made:
   """Exports; has checked what is not large."""
   # pylint: disable=g-import-not-at-top
   with program.quiet_start():
@@ -234,7 +271,8 @@ def _export(item: requested.Item, wishes: wishes_lib.Wishes,
   if form.is_fine_tunable:
     modules = family.hub_modules(resolved, _FORM.value)
   else:
-    modules = making.payloads(family.inferences(resolved), _FORM.value, choice)
+    modules = making.payloads(family.inferences(resolved), _FORM.value, choice,
+                              calibration)
   written = []
   for module in modules:
     result = saved_model.write(module, output_dir, _PUBLISHER.value,

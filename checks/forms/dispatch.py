@@ -23,4 +23,7 @@ def checks(form: str) -> tuple[listed.Check, ...]:
   if form == "tfjs":
     from checks.forms import tfjs
     return tfjs.CHECKS
+  if form == "lite":
+    from checks.forms import lite
+    return lite.CHECKS
   raise ValueError(f"nothing checks the form {form!r}")

@@ -31,5 +31,8 @@ def load(export_dir: pathlib.Path, manifest: Mapping[str, Any]) -> Any:
   if form == "tfjs":
     from checks.forms import tfjs_model
     return tfjs_model.Model(export_dir)
+  if form == "lite":
+    from checks.forms import lite_model
+    return lite_model.load(export_dir, manifest)
   import tensorflow_hub as hub
   return hub.load(str(export_dir))

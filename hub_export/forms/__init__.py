@@ -8,6 +8,7 @@ form is in a module of its own, see `making`.
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,13 @@ class Choice:
   """One of the ways to keep a form's numbers."""
   name: str                  # What the flag takes, and the module's name has.
   loss: Loss | None = None   # None: as exact as float32 is.
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+  """What the ranges of 8-bit activations are to be measured on."""
+  directory: pathlib.Path | None = None  # Of images; None for training data.
+  examples: int = 200  # More were not seen to change the accuracy.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +68,12 @@ FORMS = (
     Form("tfjs", "TensorFlow.js (for inference alone: browsers and Node.js)",
          False, "tf.loadGraphModel('{path}/model.json')", "Model",
          format="tfjs", takes_encoded=False),
+    Form("lite", "lite (for phones and small devices: LiteRT)", False,
+         "ai_edge_litert.interpreter.Interpreter("
+         "{path!r} + '/model.tflite')", "Lite",
+         "quantization",
+         (Choice("float32"), Choice("fp16", Loss(0.05, 0.2)),
+          Choice("dynamic", Loss(0.3, 0.5)), Choice("int8", Loss(0.8, 0.5)))),
 )
 
 

@@ -1,6 +1,7 @@
 """Makes the forms without variables from what a family hands over."""
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,20 +16,23 @@ Maker = Callable[[hub_module.Inference, forms.Choice | None, str,
 
 
 def payloads(inferences: Iterable[hub_module.Inference], form: str,
-             choice: forms.Choice | None) -> Iterator[hub_module.Payload]:
+             choice: forms.Choice | None,
+             calibration: forms.Calibration = forms.Calibration()
+             ) -> Iterator[hub_module.Payload]:
   """Yields each module in one form.
 
   Args:
     inferences: What the family hands over.
     form: Name of a form that is not to be fine-tuned.
     choice: See forms.chosen.
+    calibration: Of the forms that are calibrated on images.
 
   Raises:
     HubExportError: if it cannot be made in this form, or what makes it is not
       installed.
   """
   extras.require(form)
-  make = _maker(form)
+  make = _maker(form, calibration)
   for inference in inferences:
     yield make(inference, choice,
                forms.module_name(inference.name, form, choice),
@@ -51,7 +55,7 @@ def manifest(inference: hub_module.Inference, form: str,
   return record
 
 
-def _maker(form: str) -> Maker:
+def _maker(form: str, calibration: forms.Calibration) -> Maker:
   """Returns what makes a form; imports nothing of the others."""
   # pylint: disable=g-import-not-at-top
   if form == "serving":
@@ -63,4 +67,7 @@ def _maker(form: str) -> Maker:
   if form == "tfjs":
     from hub_export.forms import tfjs
     return tfjs.make
+  if form == "lite":
+    from hub_export.forms import lite
+    return functools.partial(lite.make, calibration=calibration)
   raise ValueError(f"nothing makes the form {form!r}")

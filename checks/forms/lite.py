@@ -1,0 +1,216 @@
+"""The checks of the Lite form: one .tflite file, run by LiteRT."""
+
+import hashlib
+import io
+import statistics
+import time
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from checks import accuracy
+from checks import listed
+from checks import numerics
+from checks import pixels
+from checks import report
+from checks import structure
+from checks import subject as subject_lib
+from hub_export import export_dirs
+from hub_export.forms import lite
+from hub_export.forms import lite_metadata
+from hub_export.forms import tflite_file
+
+# Bytes of one weight, and what may come on top: names, shapes, ranges, labels.
+_WEIGHT_BYTES = {"float32": 4, "fp16": 2, "dynamic": 1, "int8": 1}
+# Scales by channel, biases of 32 bits and small tensors that stay as they were.
+_SIZE_FACTOR = {"float32": 1.01, "fp16": 1.02, "dynamic": 1.15, "int8": 1.15}
+_FIXED_BYTES = 400_000
+_TIMED_CALLS, _WARM_UP_CALLS = 20, 3
+# Operators beside XNNPACK's part of the graph: uint8 pixels become int8 ones.
+_OUTSIDE = {"int8": {"QUANTIZE"}}
+
+
+def files(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that the model and what belongs to it is there, and no more."""
+  return structure.only(subject, (
+      lite.FILE, str(export_dirs.MANIFEST), str(export_dirs.GOLDEN)))
+
+
+def signature(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks names, types and shapes of input and output."""
+  runner = subject.model.runner
+  problems = []
+  found = runner.interpreter.get_signature_list()
+  expected = {tflite_file.SIGNATURE: {"inputs": ["images"],
+                                      "outputs": [subject.output]}}
+  if found != expected:
+    problems.append(f"signatures are {found}, expected {expected}")
+  dtype = np.dtype(subject.manifest["inputs"]["dtype"])
+  size = subject.preprocessing.crop_px
+  # As a fresh interpreter has it: this one may have been resized.
+  fresh = lite.Runner(subject.model.content)
+  for detail, kind, shape, free in (
+      (fresh.input, dtype, [1, size, size, 3], [-1, -1, -1, 3]),
+      (fresh.output, np.dtype(np.float32), [1, subject.output_size],
+       [-1, subject.output_size])):
+    if np.dtype(detail["dtype"]) != kind:
+      problems.append(f"{detail['name']} is {np.dtype(detail['dtype'])}, "
+                      f"expected {kind}")
+    for key, wanted in (("shape", shape), ("shape_signature", free)):
+      if detail[key].tolist() != wanted:
+        problems.append(f"the {key} of {detail['name']} is "
+                        f"{detail[key].tolist()}, expected {wanted}")
+  scale, zero = fresh.input["quantization"]
+  if dtype == np.uint8 and (zero or not np.isclose(scale, 1 / 255, 1e-5)):
+    problems.append(f"a step of the input is {scale} from {zero}; expected "
+                    "that of pixels, 1/255 from 0")
+  return report.from_problems(
+      problems, f"{dtype} images {size} x {size}, one at a time unless resized")
+
+
+def metadata(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks the metadata inside, and the labels by Python's own zipfile."""
+  content = subject.model.content
+  stored = tflite_file.metadata(tflite_file.load(content))
+  if stored is None:
+    return report.failed("there is no metadata inside; expected a buffer "
+                         f"called {lite_metadata.BUFFER}")
+  found = lite_metadata.decode(stored)
+  graph, = found["subgraph_metadata"]
+  taken, = graph["input_tensor_metadata"]
+  given, = graph["output_tensor_metadata"]
+  _, image = taken["content"]["content_properties"]
+  size = subject.preprocessing.crop_px
+  high = subject.manifest["inputs"]["range"][1]
+  steps = [options for _, options in (
+      unit["options"] for unit in taken["process_units"])]
+  named = [f["name"] for f in given.get("associated_files", ())
+           if f.get("type") == lite_metadata.TENSOR_AXIS_LABELS]
+  problems = []
+  for what, seen, wanted in (
+      ("name", found["name"], subject.manifest["handle"].split("/")[1]),
+      ("licence", found["license"], subject.manifest["licence"]["id"]),
+      ("image size", image["default_size"], {"width": size, "height": size}),
+      ("colour space", image["color_space"], lite_metadata.RGB),
+      ("normalisation", steps, [{"mean": [0.0], "std": [255.0]}]),
+      ("largest input", taken["stats"]["max"], [float(high)]),
+      ("output", given["name"], subject.output),
+      ("files of the output", named,
+       [lite_metadata.LABELS] if subject.is_classifier else [])):
+    if seen != wanted:
+      problems.append(f"{what} is {seen!r}, expected {wanted!r}")
+  if subject.is_classifier:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+      inside = archive.read(lite_metadata.LABELS)
+    if inside != (subject.export_dir / export_dirs.LABELS).read_bytes():
+      problems.append(f"{lite_metadata.LABELS} inside is not "
+                      f"{export_dirs.LABELS}")
+  elif zipfile.is_zipfile(io.BytesIO(content)):
+    problems.append("there are files inside; a feature extractor has no labels")
+  return report.from_problems(problems, "metadata and labels inside the model"
+                              if subject.is_classifier else "metadata inside")
+
+
+def operators(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that every interpreter can run it, and XNNPACK all of it."""
+  custom = tflite_file.custom_operators(
+      tflite_file.load(subject.model.content))
+  problems = [f"{name} is no built-in operator" for name in custom]
+  allowed = _OUTSIDE.get(subject.manifest["quantization"], set())
+  left = lite.Runner(subject.model.content).left_out()
+  problems += [f"{name} is not run by XNNPACK"
+               for name in sorted(set(left) - allowed)]
+  return report.from_problems(
+      problems, "XNNPACK runs " + (f"all but {', '.join(left)}" if left
+                                   else "all operators"))
+
+
+def size(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks size and hash against weights and manifest."""
+  content = subject.model.content
+  record = subject.manifest["lite"]
+  quantization = subject.manifest["quantization"]
+  weights = (subject.manifest["parameters"]["total"]
+             * _WEIGHT_BYTES[quantization])
+  most = round(weights * _SIZE_FACTOR[quantization]) + _FIXED_BYTES
+  problems = []
+  if len(content) > most:
+    problems.append(f"it has {len(content):,} bytes; expected at most {most:,} "
+                    f"for {weights:,} bytes of weights")
+  if len(content) != record["bytes"]:
+    problems.append(f"it has {len(content):,} bytes; the manifest says "
+                    f"{record['bytes']:,}")
+  if hashlib.sha256(content).hexdigest() != record["sha256"]:
+    problems.append("its SHA-256 is not the manifest's")
+  return report.from_problems(
+      problems, f"{len(content):,} bytes, {len(content) / weights:.3f} of the "
+      "weights'", bytes=len(content), weights_bytes=weights)
+
+
+def threads(subject: subject_lib.Subject) -> report.CheckResult:
+  """Times one image with one thread and with several; they have to agree."""
+  size_px = subject.preprocessing.crop_px
+  image = subject_lib.probe_images(1, size_px, size_px)
+  figures: dict[str, Any] = {}
+  outputs = []
+  for name, count in (("one_thread_ms", 1), ("four_threads_ms", 4)):
+    runner = lite.Runner(subject.model.content, count)
+    seconds = []
+    for _ in range(_WARM_UP_CALLS + _TIMED_CALLS):
+      begin = time.perf_counter()
+      found = runner(image)
+      seconds.append(time.perf_counter() - begin)
+    outputs.append(found)
+    figures[name] = round(
+        1e3 * statistics.median(seconds[_WARM_UP_CALLS:]), 3)
+  off = subject_lib.difference(outputs[1], outputs[0])
+  return report.from_problems(
+      [f"with four threads outputs differ by {off:.1e} standard deviations"]
+      if off > subject.tolerance else [],
+      f"one image takes {figures['one_thread_ms']} ms with one thread, "
+      f"{figures['four_threads_ms']} ms with four", **figures)
+
+
+def calibration(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that what is quantised beforehand says on which images."""
+  record = subject.manifest["lite"]["calibration"]
+  if subject.manifest["quantization"] != "int8":
+    return report.from_problems(
+        ["the manifest tells of a calibration, which only int8 has"]
+        if record else [], "none is needed")
+  if not record or not record.get("examples"):
+    return report.failed("the manifest does not say what it was calibrated on")
+  problems = []
+  # Of what is evaluated, it would know too much.
+  if record["source"] == f"{subject.dataset}/{subject.split}":
+    problems.append(f"it was calibrated on {record['source']}, which it is "
+                    "evaluated on")
+  return report.from_problems(
+      problems, f"{record['examples']} images of {record['source']}")
+
+
+CHECKS = (
+    listed.Check("structure", "files", files),
+    listed.Check("structure", "manifest", structure.manifest),
+    listed.Check("structure", "signature", signature),
+    listed.Check("structure", "metadata", metadata),
+    listed.Check("structure", "operators", operators),
+    listed.Check("structure", "labels", structure.labels),
+    listed.Check("structure", "size", size),
+    listed.Check("structure", "calibration", calibration),
+    listed.Check("numerics", "golden", numerics.golden),
+    listed.Check("numerics", "batch_sizes", numerics.batch_sizes),
+    listed.Check("numerics", "image_sizes", numerics.image_sizes),
+    listed.Check("numerics", "repeatable", numerics.repeatable),
+    listed.Check("numerics", "preprocessing", pixels.preprocessing),
+    listed.Check("numerics", "threads", threads),
+    listed.Check("accuracy", "counting", accuracy.counting),
+    listed.Check("accuracy", "top1", accuracy.top1),
+    listed.Check("accuracy", "top5", accuracy.top5),
+    listed.Check("accuracy", "loss", accuracy.loss),
+    listed.Check("accuracy", "earlier", accuracy.earlier),
+    listed.Check("accuracy", "expected", accuracy.expected_top1),
+    listed.Check("accuracy", "same_as_classifier", accuracy.same_as_classifier,
+                 kinds=("feature_extractor",)),
+)
