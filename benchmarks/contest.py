@@ -101,7 +101,8 @@ def ratio(held: Held, ours: str, theirs: str) -> dict[str, Any]:
           "cpu": spread(lambda turn: turn.cpu)}
 
 
-def exponent(sizes: Sequence[float], costs: Sequence[float]) -> dict[str, float]:
+def exponent(sizes: Sequence[float], costs: Sequence[float]
+             ) -> dict[str, float]:
   """Returns p of costs ~ sizes ** p, by least squares of the logarithms.
 
   Returns:

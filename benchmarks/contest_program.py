@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from absl import flags
 import numpy as np
 import tqdm
 
@@ -20,6 +21,9 @@ from benchmarks import targets as targets_lib
 from benchmarks import workers
 from hub_export import errors
 from hub_export import program
+
+CONTESTANTS = flags.DEFINE_list(
+    "contestants", [], "Who takes part, of those above; all by default.")
 
 _COMPARED = 2  # Images; as made_weights.py has expected outputs of.
 
@@ -121,8 +125,8 @@ def _opened(contestant: contestants_lib.Contestant, plan: Plan,
         0.2 if contestant.precision == "bf16" else 1e-3)
     if not off <= limit:
       raise errors.HubExportError(
-          f"its outputs differ from ours by {off:.2g} standard deviations; "
-          f"expected at most {limit:g}: it would be no comparison")
+          f"its outputs differ from ours by {off:.2g} standard deviations on "
+          f"average; expected at most {limit:g}: it would be no comparison")
     known[contestant.name] = {"versions": versions, "difference": off}
     stack.pop_all()
   return worker
@@ -130,7 +134,8 @@ def _opened(contestant: contestants_lib.Contestant, plan: Plan,
 
 def _difference(contestant: contestants_lib.Contestant, worker: workers.Worker,
                 prepared: preparation.Prepared) -> float:
-  """Returns how far outputs are from ours, in their standard deviations."""
+  """Returns how far outputs are from ours on average (root mean square), in
+  standard deviations of them."""
   directory = prepared.directory
   images, outputs = (directory / f"{contestant.name}.{part}.npy"
                      for part in ("in", "out"))
@@ -140,7 +145,8 @@ def _difference(contestant: contestants_lib.Contestant, worker: workers.Worker,
   found = np.load(outputs)
   if found.shape != expected.shape or not np.isfinite(found).all():
     return float("inf")
-  return float(np.abs(found - expected).max() / expected.std())
+  off = np.sqrt(np.mean(np.square(found - expected, dtype=np.float64)))
+  return float(off / expected.std())
 
 
 def _source(contestant: contestants_lib.Contestant,

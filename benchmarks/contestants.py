@@ -37,8 +37,9 @@ class Contestant:
 
 # Two float32 programs differ by some 1e-5; a wrong padding by over 1e-2. Eight
 # bits of bfloat16's mantissa leave 0.4 % per product. int8 only has to be the
-# same network here: what it loses is measured by //checks:check.
-_FLOAT, _HALF, _BF16, _INT8 = 1e-3, 2e-2, 0.2, 1.0
+# same network (unrelated outputs differ by 1.4): what it loses is measured by
+# //checks:check.
+_FLOAT, _HALF, _BF16, _INT8 = 1e-3, 2e-2, 0.2, 0.7
 
 _MAIN = Form(("--form=main",), {"form": "main"})
 _PORTABLE = Form(("--form=portable",), {"form": "portable"})

@@ -8,7 +8,8 @@ SGD. Ours takes it twice: a tf.function around the exported module, and Keras'
 own training step around hub.KerasLayer(trainable=True); either in float32 and
 in bfloat16, by oneDNN's mixed precision and by the policy mixed_bfloat16. All
 begin with the same weights and images; their first loss is compared before
-anything is timed. Otherwise as //benchmarks:inference.
+anything is timed. Otherwise as //benchmarks:inference. Contestants are main,
+main_bf16, keras_layer, keras_layer_bf16, portable; tf_keras, timm, timm_bf16.
 
 Exit status: 0 done, 1 something about the input or the machine, 2 wrong usage.
 """
@@ -27,18 +28,15 @@ from hub_export import program
 from hub_export.regnet import variants
 
 flags.adopt_module_key_flags(options)
-_CONTESTANTS = flags.DEFINE_list(
-    "contestants", [], "Who takes part; all by default: "
-    + ", ".join(c.name for c in contestants.TRAINING) + ".")
+flags.adopt_module_key_flags(contest_program)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images per step.", 2)
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", 224, "Side of the images in pixels.", 32)
 
 
 def main(_: Sequence[str]) -> int:
-  chosen = contestants.chosen(contestants.TRAINING, _CONTESTANTS.value)
+  chosen = contestants.chosen(contestants.TRAINING,
+                              contest_program.CONTESTANTS.value)
   variant = variants.by_name(options.VARIANT.value)
-  size, size_px = _BATCH_SIZE.value, _IMAGE_SIZE.value
+  size, size_px = _BATCH_SIZE.value, options.IMAGE_SIZE.value
   with preparation.prepared(
       variant.name, options.CHECKPOINT.value, size_px, size, size,
       options.WORK_DIR.value, (),

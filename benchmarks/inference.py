@@ -10,7 +10,10 @@ tf_keras.applications, and, where they are installed (//benchmarks:peers), to
 timm, ONNX Runtime, OpenVINO and LiteRT. Each runs in a process of its own with
 as many threads; outputs are compared before anything is timed. All have a turn
 in each round, so that ratios hold even as the machine changes. Rounds in which
-others used the machine are held again. Images lie ready in each runtime's own
+others used the machine are held again. Contestants are main, portable,
+serving_float32, serving_bf16, lite_float32, lite_fp16, lite_dynamic, lite_int8,
+onnx; tf_keras, tf_keras_saved_model, timm, onnxruntime, openvino_float32 and
+openvino_bf16. Images lie ready in each runtime's own
 layout, and a call ends when its outputs are there.
 
 Exit status: 0 done, 1 something about the input or the machine, 2 wrong usage.
@@ -32,13 +35,9 @@ from hub_export import program
 from hub_export.regnet import variants
 
 flags.adopt_module_key_flags(options)
-_CONTESTANTS = flags.DEFINE_list(
-    "contestants", [], "Who takes part; all by default: "
-    + ", ".join(c.name for c in contestants.INFERENCE) + ".")
+flags.adopt_module_key_flags(contest_program)
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["1", "8", "32"],
                                  "Images per call.")
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", 224, "Side of the images in pixels.", 32)
 _EXPORT_DIR = flags.DEFINE_multi_string(
     "export_dir", [],
     "Directory of one module's version, of the weights in --checkpoint, that "
@@ -48,22 +47,23 @@ _TURN_SECONDS = flags.DEFINE_float(
 
 
 def main(_: Sequence[str]) -> int:
+  size_px = options.IMAGE_SIZE.value
   sizes = batch_sizes(_BATCH_SIZES.value)
-  chosen = contestants.chosen(contestants.INFERENCE, _CONTESTANTS.value)
+  chosen = contestants.chosen(contestants.INFERENCE,
+                              contest_program.CONTESTANTS.value)
   variant = variants.by_name(options.VARIANT.value)
   if _EXPORT_DIR.value and not options.CHECKPOINT.value:
     raise errors.UsageError(
         "--export_dir without --checkpoint: the peers need its weights; give "
         "the directory of its main form, or its file, as --checkpoint")
   with preparation.prepared(
-      variant.name, options.CHECKPOINT.value, _IMAGE_SIZE.value, max(sizes), 0,
+      variant.name, options.CHECKPOINT.value, size_px, max(sizes), 0,
       options.WORK_DIR.value, _EXPORT_DIR.value,
       pythons.candidates(options.PEERS_PYTHON.value), _say) as prepared:
     found = contest_program.run(
-        contest_program.Plan("infer", chosen, sizes, _IMAGE_SIZE.value,
+        contest_program.Plan("infer", chosen, sizes, size_px,
                              targets.INFERENCE, _TURN_SECONDS.value, 3),
         prepared, options.setting(), _say)
-  size_px = _IMAGE_SIZE.value
   contest_program.finish(
       "inference", f"Inference, {variants.title(variant.name)}, {size_px} x "
       f"{size_px} pixels", "image", found, options.output_dir())

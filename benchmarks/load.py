@@ -31,8 +31,6 @@ from hub_export import program
 from hub_export.regnet import variants
 
 flags.adopt_module_key_flags(options)
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", 224, "Side of the image in pixels.", 32)
 
 OURS, KERAS, SAVED_MODEL = "hub.load", "tf_keras load_model", (
     "tf_keras' by tf.saved_model.load")
@@ -41,7 +39,7 @@ _PHASES = ("load", "first_call")
 
 def main(_: Sequence[str]) -> int:
   variant = variants.by_name(options.VARIANT.value)
-  size_px = _IMAGE_SIZE.value
+  size_px = options.IMAGE_SIZE.value
   with preparation.prepared(
       variant.name, options.CHECKPOINT.value, size_px, 2, 0,
       options.WORK_DIR.value, (), (), _say) as prepared:

@@ -13,6 +13,8 @@ CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None,
     "Weights, as //hub_export:export takes them; by default made-up ones, with "
     "which everything takes as long.")
+IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", 224, "Side of the images in pixels.", 32)
 THREADS = flags.DEFINE_integer(
     "threads", os.cpu_count(), "Threads that each contestant may use.", 1)
 ROUNDS = flags.DEFINE_integer(

@@ -39,8 +39,6 @@ _VARIANTS = flags.DEFINE_list(
     "variants", ["200mf", "400mf", "600mf", "800mf", "1.6gf", "3.2gf", "4gf",
                  "6.4gf", "8gf", "12gf", "16gf", "32gf"],
     "Which networks; --variant and --checkpoint count nothing here.")
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", 224, "Side of the images in pixels.", 32)
 _SECONDS = flags.DEFINE_float(
     "seconds", 2.0, "How long each batch size is called again and again.", 0)
 
@@ -68,7 +66,7 @@ def main(_: Sequence[str]) -> int:
   with tqdm.tqdm(total=len(names), unit="variant", leave=False,
                  disable=None) as bar:
     for name in names:
-      row, how_quiet = measured(name, setting, _IMAGE_SIZE.value,
+      row, how_quiet = measured(name, setting, options.IMAGE_SIZE.value,
                                 _SECONDS.value)
       rows.append(row)
       quiet.append(how_quiet)

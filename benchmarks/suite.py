@@ -1,7 +1,7 @@
 r"""Runs all benchmarks that go into the README, one after the other.
 
   bazel run //benchmarks:suite -- --output_dir=results
-  bazel run //benchmarks:suite -- --variant=1.6gf --rounds=5 --output_dir=results
+  bazel run //benchmarks:suite -- --variant=1.6gf --output_dir=results
 
 They are //benchmarks:inference, finetune, load, export and scale, with the
 flags given here. One that fails does not keep the others from running.
