@@ -5,7 +5,7 @@ JSON object whose "do" is one of
 
   load     {"path", "with": "hub", "saved_model" or "keras", "images": npy}
   export   {"checkpoint", "variant", "output_dir"}: both modules
-  infer    {"path", "images": npy, "batch_sizes", "seconds"}
+  infer    {"path", "images": npy, "batch_sizes", "seconds", "threads"}
 
 Standard output's last line: a JSON object with times in seconds ("cpu" is
 processor time), and "peak_bytes", the memory of this process at its highest.
@@ -95,7 +95,7 @@ def infer(task: Mapping[str, Any]) -> dict[str, Any]:
   imported_bytes = peak_bytes()
   model = tensorflow_runtime.open_model({
       "what": "saved_model", "path": task["path"], "precision": "float32",
-      "mode": "infer", "threads": os.cpu_count()})
+      "mode": "infer", "threads": task["threads"]})
   images = np.load(task["images"])
   found = {}
   for size in task["batch_sizes"]:

@@ -189,8 +189,8 @@ def export(checkpoint: str, variant: str, form_flags: Sequence[str],
   """
   try:
     run_module(sys.executable, "hub_export.export",
-               f"--checkpoint={checkpoint}", f"--variant={variant}", f"--output_dir={output_dir}",
-               *form_flags)
+               f"--checkpoint={checkpoint}", f"--variant={variant}",
+               f"--output_dir={output_dir}", *form_flags)
   except errors.HubExportError as e:
     raise Missing(str(e)) from e
 

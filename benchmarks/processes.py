@@ -24,7 +24,8 @@ def fresh(threads: int, **task: Any) -> dict[str, Any]:
     HubExportError: if it fails; with the end of what it said.
   """
   result = subprocess.run(
-      [sys.executable, "-m", "benchmarks.fresh", json.dumps(task)], text=True,
+      [sys.executable, "-m", "benchmarks.fresh",
+       json.dumps(task | {"threads": threads})], text=True,
       env=workers.environment(sys.executable, threads), capture_output=True,
       check=False)
   if result.returncode:

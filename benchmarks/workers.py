@@ -112,8 +112,6 @@ def environment(python: str, threads: int) -> dict[str, str]:
       "OMP_NUM_THREADS": str(threads), "TF_NUM_INTRAOP_THREADS": str(threads),
       "MKL_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads),
       "PYTHONNOUSERSITE": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
-      # Threads of OpenMP that wait by turning round would disturb the next.
-      "OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0",
       # torch and TensorFlow look for a GPU otherwise: this is about processors.
       "CUDA_VISIBLE_DEVICES": ""}
 

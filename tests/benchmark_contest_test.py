@@ -27,8 +27,9 @@ def _turn(wall, cpu=1.0, others=0.0):
 
 
 def _held(**walls):
-  """Returns a contest whose rounds took these times, by name."""
-  rounds = tuple(contest.Round({name: _turn(wall, 2 * wall)
+  """Returns a contest whose rounds took these times, by name; processor time
+  is their square."""
+  rounds = tuple(contest.Round({name: _turn(wall, wall ** 2)
                                 for name, wall in zip(walls, row)})
                  for row in zip(*walls.values(), strict=True))
   return contest.Held(rounds, 0, 0.05)
@@ -85,7 +86,7 @@ class TestFigures:
     assert found["a"]["wall_ms"]["median"] == pytest.approx(100)
     assert found["a"]["wall_ms"]["low"] == pytest.approx(75)
     assert found["a"]["wall_ms"]["high"] == pytest.approx(150)
-    assert found["a"]["cpu_ms"]["median"] == pytest.approx(200)
+    assert found["a"]["cpu_ms"]["median"] == pytest.approx(80)
 
   def test_ratios_are_taken_within_rounds(self):
     """The machine became slower and slower; the ratio did not."""
@@ -93,6 +94,7 @@ class TestFigures:
     found = contest.ratio(held, "ours", "theirs")
     assert found["wall"]["median"] == 0.5
     assert found["wall"]["high"] == pytest.approx(0.55)  # 0.5, 0.5 and 0.6.
+    assert found["cpu"]["median"] == pytest.approx(0.25)
 
   def test_pairs_and_verdicts(self):
     wanted = [targets.Ratio("main", "peer", {1: 0.5}),
@@ -163,7 +165,7 @@ class TestTables:
     assert lines[0].split() == ["Batch", "1", "ms/image,", "quartiles", "CPU",
                                 "ms/image", "x", "fastest"]
     assert lines[1].split() == ["main", "4.90", "(4.90", "to", "4.90)",
-                                "9.80", "1.00"]
+                                "0.02", "1.00"]
     assert lines[2].split()[-1] == "2.04"
     assert lines[3] == ("1 rounds, 2 more thrown away; others used up to 3.1% "
                         "of the machine: quiet")

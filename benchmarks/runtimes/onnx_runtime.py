@@ -14,9 +14,6 @@ class Model:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Otherwise its idle threads keep the processor busy while others are timed.
-    options.add_session_config_entry(
-        "session.force_spinning_stop_between_runs", "1")
     self._session = onnxruntime.InferenceSession(
         path, options, providers=["CPUExecutionProvider"])
     self._input = self._session.get_inputs()[0]

@@ -93,8 +93,7 @@ def open_model(task: Mapping[str, Any]) -> Model:
       "save_to", where to save the model.
   """
   tf.config.threading.set_intra_op_parallelism_threads(task["threads"])
-  tf.config.threading.set_inter_op_parallelism_threads(
-      min(task["threads"], 2))
+  tf.config.threading.set_inter_op_parallelism_threads(task["threads"])
   is_bf16 = task["precision"] == "bf16"
   if task["what"] == "keras_layer":
     return LayerModel(
