@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_hub as hub
 
 from checks import evaluation_sets
 from checks import known_sets
@@ -36,6 +35,7 @@ from checks import report
 from checks import strategies
 from checks import subject as subject_lib
 from checks import trainability
+from checks.forms import loading
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import preprocessing
@@ -150,10 +150,11 @@ def load(export_dir: pathlib.Path, batch_size: int = 64, module: Any = None,
   directory = head_dir(export_dir, manifest)
   classes = (directory / export_dirs.LABELS).read_text("utf-8").splitlines()
   with strategy.scope() if strategy else contextlib.nullcontext():
-    module = module or hub.load(str(export_dir))
+    module = module or loading.load(export_dir, manifest)
   function = module
   if directory != export_dir:
-    kernel, bias = subject_lib.head(hub.load(str(directory)))
+    kernel, bias = subject_lib.head(
+        loading.load(directory, export_dirs.read_manifest(directory)))
     function = lambda images: tf.matmul(module(images), kernel) + bias
   return Model(
       export_dir, manifest, tuple(classes),

@@ -35,8 +35,8 @@ def golden(subject: subject_lib.Subject) -> report.CheckResult:
                allow_pickle=False) as stored:
     images, expected = stored["images"], stored["outputs"]
     noise = float(stored["noise"]) if "noise" in stored else 0.0
-  tolerance = min(max(_NOISE_FACTOR * noise, subject_lib.TOLERANCE),
-                  _GOLDEN_TOLERANCE)
+  tolerance = max(min(_NOISE_FACTOR * noise, _GOLDEN_TOLERANCE),
+                  subject.tolerance)
   worst = max(
       subject_lib.difference(subject.model(tf.constant(images)), expected),
       subject_lib.difference(_serve(subject, images), expected))
@@ -79,7 +79,7 @@ def batch_sizes(subject: subject_lib.Subject) -> report.CheckResult:
   for batch in (1, 3):
     worst = max(worst, subject_lib.difference(
         _serve(subject, images[-batch:]), expected[-batch:], scale=expected))
-  return _agreement(worst, "batches of 1, 3 and 8")
+  return _agreement(worst, "batches of 1, 3 and 8", subject.tolerance)
 
 
 def image_sizes(subject: subject_lib.Subject) -> report.CheckResult:
@@ -110,7 +110,7 @@ def repeatable(subject: subject_lib.Subject) -> report.CheckResult:
   worst = subject_lib.difference(second, first)
   spread = float(np.ptp(first, axis=0).max())
   problems = []
-  if worst > subject_lib.TOLERANCE:
+  if worst > subject.tolerance:
     problems.append(f"the second time outputs differ by {worst:.1e} standard "
                     "deviations")
   if not spread > 0:
@@ -164,7 +164,7 @@ def _as_outside(subject: subject_lib.Subject, names: Sequence[str],
       image_bytes=tf.constant(list(encoded)))
   if not subject.is_classifier:
     worst = subject_lib.difference(found["features"], expected)
-    return _agreement(worst, shown, images=len(encoded))
+    return _agreement(worst, shown, subject.tolerance, images=len(encoded))
 
   classes = found["classes"].numpy()
   probabilities = found["probabilities"].numpy()
@@ -190,7 +190,7 @@ def _as_outside(subject: subject_lib.Subject, names: Sequence[str],
     # Of probabilities, which lie in [0, 1], the plain difference.
     off = np.abs(probabilities - outside).max(axis=1)
     largest = np.maximum(largest, off.max())
-    if not off.max() <= subject_lib.TOLERANCE:
+    if not off.max() <= subject.tolerance:
       problems.append(f"{what} differ by {off.max():.1e} from those outside, "
                       f"most for {names[off.argmax()]}")
   if labels != [[subject.labels[c] for c in row] for row in classes]:
@@ -211,7 +211,8 @@ def feature_vector(subject: subject_lib.Subject) -> report.CheckResult:
       images=tf.constant(images))["features"].numpy()
   worst = subject_lib.difference(features @ kernel + bias,
                                  _serve(subject, images))
-  return _agreement(worst, "features through the last layer")
+  return _agreement(worst, "features through the last layer",
+                    subject.tolerance)
 
 
 def _endpoints(subject: subject_lib.Subject, images: np.ndarray
@@ -287,8 +288,7 @@ def _serve(subject: subject_lib.Subject, images: np.ndarray) -> np.ndarray:
 
 
 def _agreement(worst: float, what: str,
-               tolerance: float = subject_lib.TOLERANCE, **figures: float
-               ) -> report.CheckResult:
+               tolerance: float, **figures: float) -> report.CheckResult:
   """Returns passed if the difference is tolerable."""
   if worst <= tolerance:
     return report.passed(

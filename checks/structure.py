@@ -1,9 +1,12 @@
 """Checks that an export has the files and the interface that it promises."""
 
+import dataclasses
 import fnmatch
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,11 +14,12 @@ from checks import report
 from checks import subject as subject_lib
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import labels as known_labels
 
 # What tfhub.dev takes in a SavedModel, less what only Keras writes, and with
 # assets narrowed down to those that exports have.
-_REQUIRED_FILES = (
+SAVED_MODEL_FILES = (
     "saved_model.pb", "fingerprint.pb", "variables/variables.index",
     "variables/variables.data-*", str(export_dirs.MANIFEST),
     str(export_dirs.GOLDEN))
@@ -44,8 +48,14 @@ _MANIFEST_PARTS = {
 
 def files(subject: subject_lib.Subject) -> report.CheckResult:
   """Checks that every file that belongs there is there, and no other."""
+  return only(subject, SAVED_MODEL_FILES)
+
+
+def only(subject: subject_lib.Subject, patterns: Iterable[str]
+         ) -> report.CheckResult:
+  """Checks that there are files of all patterns, labels, and no others."""
   found = [str(path) for path in export_dirs.files(subject.export_dir)]
-  required = list(_REQUIRED_FILES)
+  required = list(patterns)
   if subject.is_classifier:
     required.append(str(export_dirs.LABELS))
   problems = [f"{pattern} is missing" for pattern in required
@@ -79,11 +89,32 @@ def manifest(subject: subject_lib.Subject) -> report.CheckResult:
     problems.append(f"schema_version is {record.get('schema_version')}, not 1")
   if record.get("kind") not in ("classifier", "feature_extractor"):
     problems.append(f"kind is {record.get('kind')!r}")
+  problems += _form_problems(record)
   try:
     _ = subject.preprocessing
   except (ValueError, TypeError, KeyError) as e:
     problems.append(f"preprocessing: {e}")
   return report.from_problems(problems, "complete, and of this place")
+
+
+def _form_problems(record: Mapping[str, Any]) -> list[str]:
+  """Returns what is wrong with what a manifest says of a frozen form."""
+  if forms.is_fine_tunable(record):
+    return []
+  form = forms.by_name(record["form"])
+  problems = []
+  choice = {c.name: c for c in form.choices}.get(record.get(form.option))
+  if form.choices and not choice:
+    problems.append(f"{form.option} is {record.get(form.option)!r}")
+  loss = choice.loss and dataclasses.asdict(choice.loss) if choice else None
+  if record.get("loss") != loss:
+    problems.append(f"loss is {record.get('loss')}, expected {loss}")
+  # A name of its own, or it would be taken for the one to be fine-tuned.
+  name = str(record.get("handle")).split("/")[1:2]
+  end = forms.module_name("", form.name, choice)
+  if not name or not name[0].endswith(end):
+    problems.append(f"the module's name does not end with {end}")
+  return problems
 
 
 def signatures(subject: subject_lib.Subject) -> report.CheckResult:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_hub as hub
 
 from checks import evaluation_sets
+from checks.forms import loading
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import preprocessing
 
 # What a golden output may be off, and what two ways of computing the same may
@@ -64,8 +65,14 @@ class Subject:
 
   @functools.cached_property
   def model(self) -> Any:
-    """The export through hub.load; for inference, so that it stays as it is."""
-    return hub.load(str(self.export_dir))
+    """The export as users load it; for inference, so that it stays as it is."""
+    return loading.load(self.export_dir, self.manifest)
+
+  @property
+  def tolerance(self) -> float:
+    """What outputs may differ by, in their standard deviations."""
+    loss = forms.loss(self.manifest)
+    return loss.outputs if loss else TOLERANCE
 
   @functools.cached_property
   def labels(self) -> tuple[str, ...]:
@@ -98,8 +105,10 @@ def head(model: Any) -> tuple[np.ndarray, np.ndarray]:
     float32 kernel [feature_dim, classes] and bias [classes].
 
   Raises:
-    HubExportError: if it has no variables of those names.
+    HubExportError: if it has neither variables of those names nor a `head`.
   """
+  if hasattr(model, "head"):
+    return _probed(model.head)
   found = {v.name.split(":")[0]: v for v in model.variables}
   try:
     return found["head/kernel"].numpy(), found["head/bias"].numpy()
@@ -107,6 +116,14 @@ def head(model: Any) -> tuple[np.ndarray, np.ndarray]:
     raise errors.HubExportError(
         f"the classifier has no variable {e}; expected its last layer to be "
         "called head/kernel and head/bias") from None
+
+
+def _probed(layer: Callable[[tf.Tensor], tf.Tensor]
+            ) -> tuple[np.ndarray, np.ndarray]:
+  """Returns kernel and bias of a dense layer that is only to be called."""
+  width = layer.input_signature[0].shape[1]
+  bias = layer(tf.zeros([1, width])).numpy()[0]
+  return layer(tf.eye(width)).numpy() - bias, bias
 
 
 def probe_images(batch: int, height: int, width: int, seed: int = 0

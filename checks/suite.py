@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from absl import logging
 
@@ -23,6 +23,7 @@ from checks import earlier_version
 from checks import figures
 from checks import html_report
 from checks import latency
+from checks import listed
 from checks import numerics
 from checks import pictures
 from checks import pixels
@@ -30,24 +31,17 @@ from checks import report
 from checks import structure
 from checks import subject as subject_lib
 from checks import trainability
+from checks.forms import dispatch
 from hub_export import archive
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from model_cards import render
 from model_cards import validate
 
-_BOTH = ("classifier", "feature_extractor")
+Check = listed.Check
 
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-  """One check; its function takes the subject, in accuracy the evaluation."""
-  group: str
-  name: str
-  function: Callable[..., report.CheckResult]
-  kinds: tuple[str, ...] = _BOTH
-
-
+# Those of the forms that can be fine-tuned; the others' are in checks.forms.
 CHECKS = (
     Check("structure", "files", structure.files),
     Check("structure", "manifest", structure.manifest),
@@ -137,7 +131,7 @@ def run(export_dir: pathlib.Path, *, dataset: str | None = None,
         export_dir, manifest, dataset or manifest["dataset"]["name"],
         split or manifest["dataset"]["split"], data_dir, batch_size,
         progress.examples, fresh, expect_top1)
-    checks = [c for c in _checks_of(manifest["kind"])
+    checks = [c for c in _checks_of(manifest)
               if expect_top1 is not None or c.name != "expected"]
   if (dataset or split) and not quick:
     _look_up(subject)
@@ -213,11 +207,14 @@ def _look_up(subject: subject_lib.Subject) -> None:
     pass  # The accuracy checks tell it, beside what the others found.
 
 
-def _checks_of(kind: object) -> list[Check]:
-  """Returns the checks of a kind; of none that is known, those that say so."""
-  if kind not in _BOTH:
-    return [c for c in CHECKS if c.group == "structure"]
-  return [c for c in CHECKS if kind in c.kinds]
+def _checks_of(manifest: Mapping[str, object]) -> list[Check]:
+  """Returns the checks of form and kind; of an unknown kind, what says so."""
+  found = (CHECKS if forms.is_fine_tunable(manifest)
+           else dispatch.checks(manifest["form"]))
+  kind = manifest["kind"]
+  if kind not in listed.BOTH:
+    return [c for c in found if c.group == "structure"]
+  return [c for c in found if kind in c.kinds]
 
 
 @contextlib.contextmanager

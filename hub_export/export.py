@@ -5,9 +5,9 @@ r"""Turns trained checkpoints into checked TensorFlow Hub modules.
   bazel run //hub_export:export -- --checkpoint=timm:regnety_006.pycls_in1k
   bazel run //hub_export:export -- --checkpoint='timm:*pycls*' --jobs=2
 
-Writes a classifier and a feature extractor as SavedModels, each a new version
-under <output_dir>/<publisher>/<name>/, runs the quick checks on them and writes
-their cards. Without --checkpoint it takes the ImageNet weights of
+Writes a classifier and a feature extractor as SavedModels, or in another form,
+each a new version under <output_dir>/<publisher>/<name>/, runs the quick checks
+on them and writes their cards. Without --checkpoint it takes the ImageNet weights of
 tf.keras.applications or, where they cannot be had, trains a small demo. The
 program //hub_export:catalog lists all published checkpoints.
 
@@ -34,6 +34,7 @@ import tqdm
 from hub_export import batch
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import program
 from hub_export import provenance
 from hub_export.regnet import requested
@@ -60,10 +61,18 @@ _PUBLISHER = flags.DEFINE_string(
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", "exports", "Directory of all exports; made if missing.")
 _FORM = flags.DEFINE_enum(
-    "form", "main", ["main", "portable"],
+    "form", "main", forms.names(),
     "main is the fast one; to be trained on a CPU it needs a TensorFlow with "
     "oneDNN, as on x86 Linux by default. portable can be trained on every CPU, "
-    "at some 15 % more time per step.")
+    "at some 15 % more time per step. The others are for inference alone: "
+    "serving for TensorFlow Serving.")
+_OPTIONS = {
+    "precision": flags.DEFINE_string(
+        "precision", None,
+        "What --form=serving computes in: float32, or bf16, which takes half "
+        "the memory and, on processors with bfloat16 instructions, half the "
+        "time, at a loss that the card states. By default float32."),
+}
 _ACCEPT_LICENSE = flags.DEFINE_list(
     "accept_license", [],
     "Restricted licences that you have read and accept: cc-by-nc-4.0 (SWAG), "
@@ -141,7 +150,6 @@ _LARGE_BYTES = 400e6
 # peak below 1.5 times the weights, and takes no longer.
 _SPARING = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_ARENA_MAX": "2"}
 _WRITTEN = "REGNETY_HUB_WRITTEN"  # Environment; see `_begin_afresh`.
-_MADE_PREFIX = "  SavedModel"
 _DEMO_NOTE = "They are a demo on digits, not ImageNet models."
 
 
@@ -152,6 +160,8 @@ def main(_: Sequence[str]) -> int:
     made = _Made(**json.loads(os.environ.pop(_WRITTEN)))
     return _conclude(made, map(_passes_sparingly, made.export_dirs))
   wishes = _wishes()
+  choice = forms.chosen(
+      _FORM.value, {name: flag.value for name, flag in _OPTIONS.items()})
   plan = requested.items(_VARIANT.value, _CHECKPOINT.value)
   for item in plan:
     requested.check(item, wishes)
@@ -160,7 +170,7 @@ def main(_: Sequence[str]) -> int:
   requested.fetch(plan[0], program.cache_dir(), wishes)
   # It imports TensorFlow at the same time as this process does.
   with _QuickChecks() as checks:
-    made = _export(plan[0], wishes, checks)
+    made = _export(plan[0], wishes, choice, checks)
     if not made.is_large:
       return _conclude(made, (checks.has_passed() for _ in made.export_dirs))
   return _begin_afresh(made)
@@ -193,11 +203,12 @@ def _wishes() -> wishes_lib.Wishes:
 
 
 def _export(item: requested.Item, wishes: wishes_lib.Wishes,
-            checks: "_QuickChecks") -> _Made:
+            choice: forms.Choice | None, checks: "_QuickChecks") -> _Made:
   """Exports; has checked what is not large."""
   # pylint: disable=g-import-not-at-top
   with program.quiet_start():
     from hub_export import saved_model
+    from hub_export.forms import making
     from hub_export.regnet import family
     from hub_export.regnet import resolve
 
@@ -214,9 +225,14 @@ def _export(item: requested.Item, wishes: wishes_lib.Wishes,
   is_large = 4 * total > _LARGE_BYTES
 
   output_dir = program.user_path(_OUTPUT_DIR.value)
-  _say(f"[2/3] Writing SavedModels to {program.shown_path(output_dir)}")
+  form = forms.by_name(_FORM.value)
+  _say(f"[2/3] Writing {form.files}s to {program.shown_path(output_dir)}")
+  if form.is_fine_tunable:
+    modules = family.hub_modules(resolved, _FORM.value)
+  else:
+    modules = making.payloads(family.inferences(resolved), _FORM.value, choice)
   written = []
-  for module in family.hub_modules(resolved, _FORM.value):
+  for module in modules:
     result = saved_model.write(module, output_dir, _PUBLISHER.value,
                                _FORCE.value)
     provenance.record(result.export_dir)
@@ -354,15 +370,16 @@ def _summarise(made: _Made, passed: bool) -> None:
          "and cannot be published.")
     return
   _say("\nMade:" if made.is_new else "\nAlready there:")
+  form = forms.by_name(_FORM.value)
   paths = []
   for path in map(pathlib.Path, made.export_dirs):
     card = export_dirs.card_path(path)
     paths.append(str(program.shown_path(path)))
-    _say(f"{_MADE_PREFIX}  {paths[-1]}/\n"
+    _say(f"  {form.files:10}  {paths[-1]}/\n"
          f"  card        {program.shown_path(card)}")
   if made.is_demo:
     _say(_DEMO_NOTE)
-  _say(f"\nUse it:   hub.KerasLayer({paths[-1]!r}, trainable=True)\n"
+  _say(f"\nUse it:   {form.use.format(path=paths[-1])}\n"
        "Next, all checks, without which nothing is published:")
   for path in paths:
     _say(f"  {program.command('//checks:check')} "
@@ -371,8 +388,9 @@ def _summarise(made: _Made, passed: bool) -> None:
 
 def made_in(output: str) -> list[str]:
   """Returns the exports, as the user would type them, that output tells of."""
+  prefixes = tuple(f"  {form.files}  " for form in forms.FORMS)
   return [line.split(None, 1)[1].rstrip("/") for line in output.splitlines()
-          if line.startswith(_MADE_PREFIX)]
+          if line.startswith(prefixes)]
 
 
 def _say(text: str) -> None:

@@ -1,14 +1,22 @@
-"""What a model family hands over to be written: the HubModule record.
+"""What a model family hands over to be written: HubModule and Inference.
 
-Nothing that takes a HubModule knows what kind of network is inside.
+A HubModule is written as it is. From an Inference, a network without variables,
+`hub_export.forms` makes the other forms, each a Payload that is written alike.
+Nothing that takes any of them knows what kind of network is inside.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
+
+from hub_export import preprocessing
+
+Tensors = Mapping[str, np.ndarray]  # Canonical name -> float32 array.
+Signatures = Mapping[str, tf.types.experimental.ConcreteFunction]  # By name.
 
 
 class ReusableModule(tf.Module):
@@ -29,7 +37,7 @@ class HubModule:
   """One module ready to be written."""
   name: str                  # "regnety600mf_classification".
   root: ReusableModule
-  signatures: Mapping[str, tf.types.experimental.ConcreteFunction]
+  signatures: Signatures
   labels: tuple[str, ...]    # Class names in the order of the logits; or ().
   manifest: Mapping[str, Any]  # JSON; all but handle, labels and software.
   golden_images: np.ndarray    # float32 [batch, height, width, 3] in [0, 1].
@@ -38,3 +46,70 @@ class HubModule:
                                # root's, or its faults would go unnoticed.
   golden_noise: float = 0.0    # What they differ by if they are computed in
                                # float32, at most, in their standard deviations.
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+  """How a network for inference is put together."""
+  dtype: str = "float32"      # Of weights and sums: or "bfloat16".
+  groups: str = "native"      # Grouped convolutions: or "split", one plain
+                              # convolution per group between split and concat.
+  keeps_images: bool = False  # Whether all between the images and the pooled
+                              # features has four dimensions, and dense layers
+                              # are 1x1 convolutions; else matrix products.
+  # Whether to tell Grappler that the two summands of a block have one shape,
+  # which it cannot see where heights and widths are not known. TensorFlow with
+  # oneDNN (2.21) then makes one operation of convolution, bias, sum and
+  # activation. It costs operations that compute nothing.
+  ties_shapes: bool = False
+
+
+class Network(Protocol):
+  """A network for inference, whose weights are constants where it is traced."""
+  num_bytes: int  # Of all constants.
+
+  def features(self, images: tf.Tensor) -> tf.Tensor:
+    """Returns float32 [batch, feature_dim].
+
+    Args:
+      images: float32 [batch, height, width, 3], RGB in [0, 1].
+    """
+
+  def logits(self, features: tf.Tensor) -> tf.Tensor:
+    """Returns float32 [batch, classes] for float32 [batch, feature_dim]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Inference:
+  """One module for inference, of which forms without variables are made."""
+  name: str                  # Of the main form.
+  kind: str                  # "classifier" or "feature_extractor".
+  network: Callable[[Build], Network]  # Built when it is asked for.
+  preprocessing: preprocessing.Preprocessing
+  labels: tuple[str, ...]    # As those of HubModule, all that follow.
+  manifest: Mapping[str, Any]  # Of the main form.
+  golden_images: np.ndarray
+  golden_outputs: np.ndarray
+  golden_noise: float
+
+  @property
+  def output(self) -> str:
+    """What its output is called."""
+    return "logits" if self.kind == "classifier" else "features"
+
+
+@dataclasses.dataclass(frozen=True)
+class Payload:
+  """One module ready to be written, that need not be a SavedModel."""
+  name: str                  # "regnety600mf_classification_serving_bf16".
+  # Writes the model's files into the directory, which is there and empty;
+  # labels, manifest and golden outputs are written afterwards.
+  write: Callable[[pathlib.Path], None]
+  num_bytes: int             # What that takes on the disk, about.
+  labels: tuple[str, ...]    # As those of HubModule, all that follow.
+  manifest: Mapping[str, Any]
+  golden_images: np.ndarray
+  golden_outputs: np.ndarray
+  golden_noise: float = 0.0
+  # Versions of what made the files, beside TensorFlow and NumPy.
+  software: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -1,4 +1,7 @@
-"""Writes modules as versioned SavedModels: whole or not at all, never over one.
+"""Writes modules as versions of their own: whole or not at all, never over one.
+
+A module is a SavedModel, or whatever files its form consists of; what lies
+beside them, and how they get to their place, is the same for all.
 
 A version is made in a temporary directory beside its place, flushed to disk and
 renamed. Whoever makes it holds a lock on the temporary directory, so that the
@@ -33,7 +36,7 @@ _TEMPORARY = ".tmp-"
 # A version as export_dirs has it, or what lies beside one, "7.md".
 _VERSION = re.compile(r"[1-9][0-9]{0,8}(?=\.|\Z)")
 _MAKE_ATTEMPTS = 1000  # Each failed one means that another has just failed.
-_GRAPH_BYTES = 8 << 20  # Rough size of what is written beside the variables.
+_GRAPH_BYTES = 8 << 20  # Rough size of what is written beside the weights.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,10 @@ class Written:
   is_new: bool         # False: the version had this very content already.
 
 
-def write(module: hub_module.HubModule, output_dir: pathlib.Path,
+Module = hub_module.HubModule | hub_module.Payload
+
+
+def write(module: Module, output_dir: pathlib.Path,
           publisher: str, force: bool = False) -> Written:
   """Writes `module` as the next version of publisher/name.
 
@@ -85,18 +91,35 @@ def clean(model_dir: pathlib.Path) -> list[pathlib.Path]:
   return removed
 
 
-def _write_content(module: hub_module.HubModule, publisher: str,
-                   directory: pathlib.Path) -> dict[str, Any]:
-  """Writes all but the manifest; returns that, without its handle."""
+def save(root: tf.Module, signatures: hub_module.Signatures,
+         directory: pathlib.Path) -> None:
+  """Writes a SavedModel's files, the same bytes in every process.
+
+  Args:
+    root: What hub.load is to give back.
+    signatures: By their names.
+    directory: Of the files; what else lies there stays.
+
+  Raises:
+    OSError: if the directory cannot be written.
+  """
   try:
-    tf.saved_model.save(module.root, str(directory),
-                        signatures=dict(module.signatures))
+    tf.saved_model.save(root, str(directory), signatures=dict(signatures))
   except tf.errors.OpError as e:
     # TensorFlow's file system has error codes of its own.
     code = (errno.ENOSPC if isinstance(e, tf.errors.ResourceExhaustedError)
             else errno.EIO)
     raise OSError(code, e.message) from e
   canonical.canonicalise(directory)
+
+
+def _write_content(module: Module, publisher: str,
+                   directory: pathlib.Path) -> dict[str, Any]:
+  """Writes all but the manifest; returns that, without its handle."""
+  if isinstance(module, hub_module.Payload):
+    module.write(directory)
+  else:
+    save(module.root, module.signatures, directory)
   manifest = _manifest(module, publisher)
   if module.labels:
     content = "".join(f"{label}\n" for label in module.labels).encode()
@@ -105,24 +128,26 @@ def _write_content(module: hub_module.HubModule, publisher: str,
         "file": str(export_dirs.LABELS), "count": len(module.labels),
         "sha256": hashlib.sha256(content).hexdigest()}
   golden = directory / export_dirs.GOLDEN
-  golden.parent.mkdir()
+  golden.parent.mkdir(exist_ok=True)
   # numpy dates the members of its archives 1980, so the bytes repeat.
   np.savez(golden, images=module.golden_images, outputs=module.golden_outputs,
            noise=np.float32(module.golden_noise))
   return manifest
 
 
-def _manifest(module: hub_module.HubModule, publisher: str) -> dict[str, Any]:
+def _manifest(module: Module, publisher: str) -> dict[str, Any]:
   """Returns the manifest without handle and labels."""
   manifest = dict(module.manifest)
   companion = manifest["companion"]
+  software = (module.software if isinstance(module, hub_module.Payload) else {})
   return {
       "schema_version": SCHEMA_VERSION,
       **manifest,
       "companion": f"{publisher}/{companion}" if companion else None,
       "labels": None,
       "software": {"regnety_hub": hub_export.__version__,
-                   "tensorflow": tf.__version__, "numpy": np.__version__},
+                   "tensorflow": tf.__version__, "numpy": np.__version__,
+                   **software},
   }
 
 
@@ -178,11 +203,11 @@ def _next_version(model_dir: pathlib.Path) -> int:
   return 1 + max((int(m[0]) for m in numbers if m), default=0)
 
 
-def _check_space(module: hub_module.HubModule,
-                 model_dir: pathlib.Path) -> None:
+def _check_space(module: Module, model_dir: pathlib.Path) -> None:
   """Raises WriteError if the disk has less room than the export needs."""
-  needed = _GRAPH_BYTES + sum(
-      v.dtype.size * v.shape.num_elements() for v in module.root.variables)
+  needed = _GRAPH_BYTES + (
+      module.num_bytes if isinstance(module, hub_module.Payload) else sum(
+          v.dtype.size * v.shape.num_elements() for v in module.root.variables))
   free = shutil.disk_usage(model_dir).free
   if free < needed:
     raise errors.WriteError(

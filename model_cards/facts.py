@@ -239,6 +239,9 @@ def _rows(m: Mapping[str, Any],
   add("Parameters, trainable", m["parameters"]["trainable"])
   add("Parameters, total", m["parameters"]["total"])
   add("Multiply-adds", m["multiply_adds"]["count"], size_px, size_px)
+  if m.get("loss"):
+    add("Outputs may differ by", m["loss"]["outputs"])
+    add("Accuracy may be less by", m["loss"]["top1_points"])
   # "[0, 1]" is a phrase; any other range is two figures.
   if [float(bound) for bound in m["inputs"]["range"]] != [0.0, 1.0]:
     add("Input", *m["inputs"]["range"])

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hub_export import forms
 from model_cards import page
 from model_cards import tags
 
@@ -82,7 +83,7 @@ def manifest_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
     dataset = manifest["dataset"]["tfhub_tag"]
     expected = {
         "format": ["saved_model_2"],
-        "fine-tunable": ["true"],
+        "fine-tunable": [str(forms.is_fine_tunable(manifest)).lower()],
         "task": [{"classifier": "image-classification",
                   "feature_extractor": "image-feature-vector"}[
                       manifest["kind"]]],

@@ -108,7 +108,7 @@ def _point(m: Mapping[str, Any], r: Mapping[str, Any]) -> Point:
   return Point(
       # "600mf": the architecture stands in the title.
       name=m["variant"].removeprefix(f"{m['card']['architecture']}_") + (
-          ", portable" if m["form"] == "portable" else ""),
+          "" if m["form"] == "main" else f", {m['form']}"),
       architecture=m["card"]["architecture"],
       dataset=r["dataset"]["name"], split=r["dataset"]["split"],
       # All but the last layer's grow with the area of the image.

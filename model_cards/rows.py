@@ -11,6 +11,7 @@ from typing import Any
 from checks import pictures
 from checks import report as report_lib
 from hub_export import export_dirs
+from hub_export import forms
 from model_cards import markdown
 from model_cards import tags
 from model_cards import wording
@@ -38,6 +39,7 @@ def context(manifest: Mapping[str, Any], report: Mapping[str, Any] | None,
   return {
       "m": manifest, "r": report, "handle": handle,
       "task": TASKS[manifest["kind"]],
+      "is_fine_tunable": forms.is_fine_tunable(manifest),
       "licence_tag": _licence_tag(manifest),
       "details": _details(manifest),
       "signatures": _signatures(manifest),
@@ -80,14 +82,16 @@ def _details(m: Mapping[str, Any]) -> list[tuple[str, str]]:
     output = f"logits, float32 \\[batch, {m['outputs']['num_classes']}\\]"
   else:
     output = f"features, float32 \\[batch, {m['outputs']['feature_dim']}\\]"
-  form = {"main": "main (fast; training on a CPU needs oneDNN)",
-          "portable": "portable (trains everywhere, slower)"}[m["form"]]
+  form = forms.by_name(m["form"])
   rows = [
       ("Handle", markdown.code(m["handle"])),
       ("Variant", markdown.code(m["variant"])),
       ("Kind", markdown.text(m["kind"].replace("_", " "))),
-      ("Form", form),
-      ("Parameters, trainable", f"{m['parameters']['trainable']:,}"),
+      ("Form", markdown.text(form.title)),
+      *_chosen(m, form),
+      ("Parameters, trainable", f"{m['parameters']['trainable']:,}" + (
+          "" if form.is_fine_tunable else
+          " in the checkpoint; none in this form")),
       ("Parameters, total", f"{m['parameters']['total']:,} (with the moving "
        "statistics of batch normalisation)"),
       ("Multiply-adds", f"{m['multiply_adds']['count']:,} for an image of "
@@ -107,6 +111,21 @@ def _details(m: Mapping[str, Any]) -> list[tuple[str, str]]:
   if m["companion"]:
     rows.append(("Companion", f"{markdown.code(m['companion'])}, the other "
                  "module of the same checkpoint"))
+  return rows
+
+
+def _chosen(m: Mapping[str, Any], form: forms.Form
+            ) -> list[tuple[str, str]]:
+  """Returns how a form keeps its numbers, and what that may cost."""
+  rows = []
+  if form.option:
+    rows.append((form.option.capitalize(), markdown.code(m[form.option])))
+  loss = m.get("loss")
+  if loss:
+    rows += [("Outputs may differ by", f"{loss['outputs']} of their standard "
+              "deviation from the float32 network's, at most"),
+             ("Accuracy may be less by", f"{loss['top1_points']} percentage "
+              "points than the float32 network's, at most")]
   return rows
 
 

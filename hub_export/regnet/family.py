@@ -1,12 +1,14 @@
 """RegNet as a family: checkpoints become HubModules with manifest and text."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from hub_export import hub_module
+from hub_export.regnet import inference
 from hub_export.regnet import modules
 from hub_export.regnet import network
 from hub_export.regnet import reference
@@ -39,6 +41,35 @@ def hub_modules(resolved: resolve.Resolved,
   if checkpoint.num_classes:
     yield _hub_module(resolved, net, "classifier", form, logits)
   yield _hub_module(resolved, net, "feature_extractor", form, features)
+
+
+def inferences(resolved: resolve.Resolved) -> Iterator[hub_module.Inference]:
+  """Yields the same two for inference alone, for the forms without variables.
+
+  Args:
+    resolved: The checkpoint and what is known of it.
+  """
+  checkpoint = resolved.checkpoint
+  prep = resolved.preprocessing
+  features, logits = _golden(resolved)
+
+  @functools.cache  # Both modules have the same one, head or no head.
+  def network_of(build: hub_module.Build) -> inference.Network:
+    return inference.Network(checkpoint.architecture, checkpoint.tensors,
+                             prep.mean, prep.std, build)
+
+  kinds = {"feature_extractor": features}
+  if checkpoint.num_classes:
+    kinds = {"classifier": logits, **kinds}
+  for kind, golden in kinds.items():
+    yield hub_module.Inference(
+        name=module_name(checkpoint.architecture.name, resolved.dataset,
+                         "main", kind),
+        kind=kind, network=network_of, preprocessing=prep,
+        labels=resolved.labels if kind == "classifier" else (),
+        manifest=_manifest(resolved, kind, "main"),
+        golden_images=golden.images, golden_outputs=golden.outputs,
+        golden_noise=golden.noise)
 
 
 def module_name(variant: str, dataset: resolve.Dataset, form: str,

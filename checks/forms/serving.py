@@ -1,0 +1,99 @@
+"""The checks of the serving form: a SavedModel without variables."""
+
+import tensorflow as tf
+
+from checks import accuracy
+from checks import listed
+from checks import numerics
+from checks import pixels
+from checks import report
+from checks import structure
+from checks import subject as subject_lib
+from hub_export.forms import warm_up
+
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # Is in every SavedModel.
+
+
+def files(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that a SavedModel and what TensorFlow Serving reads is all there."""
+  return structure.only(subject, (
+      *structure.SAVED_MODEL_FILES, str(warm_up.REQUESTS),
+      str(warm_up.BATCHING)))
+
+
+def no_variables(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that nothing can be trained, and that trying to says so."""
+  model = subject.model
+  problems = []
+  if not callable(model):
+    problems.append("the model cannot be called")
+  for name in ("variables", "trainable_variables", "regularization_losses"):
+    # Empty, not absent: TF Hub's interface asks for them.
+    if len(getattr(model, name, "?")):
+      problems.append(f"{name} is missing or not empty")
+  problems += [
+      f"there is a variable {name}" for name, _ in tf.train.list_variables(
+          str(subject.export_dir / "variables" / "variables"))
+      if name != _OBJECT_GRAPH]
+  size = subject.min_size_px
+  try:
+    model(tf.zeros([1, size, size, 3]), training=True)
+    problems.append("a call for training is not refused")
+  except tf.errors.InvalidArgumentError as e:
+    if "main form" not in e.message:
+      problems.append(f"a call for training says {e.message[:200]!r}")
+  return report.from_problems(
+      problems, "no variables; a call for training is refused")
+
+
+def warm_up_requests(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that the server's warm-up goes through, one request per shape."""
+  name = subject.manifest["handle"].split("/")[1]
+  problems, shapes = [], []
+  for record in tf.data.TFRecordDataset(
+      str(subject.export_dir / warm_up.REQUESTS)).as_numpy_iterator():
+    request = warm_up.read(record)
+    if request.model != name:
+      problems.append(f"a request is for {request.model!r}, not for {name}")
+    outputs = subject.signature(request.signature)(
+        **{k: tf.constant(v) for k, v in request.inputs.items()})
+    shapes += [(request.signature, *v.shape) for v in request.inputs.values()]
+    problems += [f"{request.signature} gives {k} that is not finite"
+                 for k, v in outputs.items() if v.dtype.is_floating
+                 and not tf.reduce_all(tf.math.is_finite(v))]
+  sizes = tuple(s[1] for s in shapes if s[0] == "serving_default")
+  if sizes != warm_up.BATCH_SIZES:
+    problems.append(f"batches of {sizes} are warmed up; expected "
+                    f"{warm_up.BATCH_SIZES}")
+  content = (subject.export_dir / warm_up.BATCHING).read_text("utf-8")
+  if content != warm_up.batching():
+    problems.append(f"{warm_up.BATCHING} is not as it was written")
+  return report.from_problems(
+      problems, f"{len(shapes)} requests go through", requests=len(shapes))
+
+
+CHECKS = (
+    listed.Check("structure", "files", files),
+    listed.Check("structure", "manifest", structure.manifest),
+    listed.Check("structure", "no_variables", no_variables),
+    listed.Check("structure", "signatures", structure.signatures),
+    listed.Check("structure", "labels", structure.labels),
+    listed.Check("structure", "warm_up", warm_up_requests),
+    listed.Check("numerics", "golden", numerics.golden),
+    listed.Check("numerics", "batch_sizes", numerics.batch_sizes),
+    listed.Check("numerics", "image_sizes", numerics.image_sizes),
+    listed.Check("numerics", "repeatable", numerics.repeatable),
+    listed.Check("numerics", "image_bytes", numerics.image_bytes),
+    listed.Check("numerics", "preprocessing", pixels.preprocessing),
+    listed.Check("numerics", "features", numerics.feature_vector,
+                 kinds=("classifier",)),
+    listed.Check("accuracy", "counting", accuracy.counting),
+    listed.Check("accuracy", "image_bytes", accuracy.image_bytes),
+    listed.Check("accuracy", "top1", accuracy.top1),
+    listed.Check("accuracy", "top5", accuracy.top5),
+    listed.Check("accuracy", "loss", accuracy.loss),
+    listed.Check("accuracy", "earlier", accuracy.earlier),
+    listed.Check("accuracy", "expected", accuracy.expected_top1),
+    listed.Check("accuracy", "same_as_classifier", accuracy.same_as_classifier,
+                 kinds=("feature_extractor",)),
+)

@@ -1,0 +1,124 @@
+"""The forms that a checkpoint is exported in, as plain data.
+
+main and portable are SavedModels with variables, to be trained further, and
+differ in their gradients alone. The others are for inference: their weights are
+constants, with batch norm inside, and each has a name of its own, so that none
+is mistaken for what can be fine-tuned. Importing this is cheap; what makes a
+form is in a module of its own, see `making`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from hub_export import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+  """What a form may lose against the float32 network, as is said on its card.
+
+  Both are checked: nothing that loses more is published.
+  """
+  outputs: float      # Largest error, in standard deviations of the outputs.
+  top1_points: float  # Of top-1 and top-5, in percentage points.
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """One of the ways to keep a form's numbers."""
+  name: str                  # What the flag takes, and the module's name has.
+  loss: Loss | None = None   # None: as exact as float32 is.
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """One form."""
+  name: str                  # What --form takes, and the manifest has.
+  title: str                 # For people, on the card.
+  is_fine_tunable: bool      # Whether it is a SavedModel with variables.
+  use: str                   # How to load it from Python; {path!r} is put in.
+  files: str                 # What its files are: at most 10 letters, no space.
+  # The flag that takes one of the choices; the manifest has it under that name.
+  option: str | None = None
+  choices: tuple[Choice, ...] = ()  # The first is the flag's default.
+
+
+FORMS = (
+    Form("main", "main (fast; training on a CPU needs oneDNN)", True,
+         "hub.KerasLayer({path!r}, trainable=True)", "SavedModel"),
+    Form("portable", "portable (trains everywhere, slower)", True,
+         "hub.KerasLayer({path!r}, trainable=True)", "SavedModel"),
+    Form("serving", "serving (for inference alone: no variables)", False,
+         "hub.load({path!r})", "SavedModel", "precision",
+         (Choice("float32"), Choice("bf16", Loss(0.1, 0.5)))),
+)
+
+
+def names() -> list[str]:
+  """Returns what --form takes."""
+  return [form.name for form in FORMS]
+
+
+def by_name(name: str) -> Form:
+  """Returns the form called `name`; KeyError if there is none."""
+  return {form.name: form for form in FORMS}[name]
+
+
+def is_fine_tunable(manifest: Mapping[str, Any]) -> bool:
+  """Returns whether a module has variables; one of no known form has."""
+  form = _of(manifest)
+  return form is None or form.is_fine_tunable
+
+
+def loss(manifest: Mapping[str, Any]) -> Loss | None:
+  """Returns what a module may lose; None if it is as exact as float32."""
+  form = _of(manifest)
+  for choice in form.choices if form else ():
+    if choice.name == manifest.get(form.option):
+      return choice.loss
+  return None
+
+
+def chosen(name: str, given: Mapping[str, str | None]) -> Choice | None:
+  """Returns what the flags choose of a form; None if it has no choices.
+
+  Args:
+    name: The form's.
+    given: The value of every form's flag; None for those that were not given.
+
+  Raises:
+    UsageError: if a flag was given that is none of this form's, or its value
+      is none of the choices.
+  """
+  form = by_name(name)
+  for option, value in given.items():
+    if value is not None and option != form.option:
+      owners = [f.name for f in FORMS if f.option == option]
+      raise errors.UsageError(
+          f"--{option} goes with --form={' or '.join(owners)}; this is the "
+          f"form {name}. Leave it out, or choose that form.")
+  value = given.get(form.option) if form.option else None
+  for choice in form.choices:
+    if value in (None, choice.name):
+      return choice
+  if form.choices:
+    raise errors.UsageError(
+        f"--{form.option}={value} is none of the form {name}'s; expected "
+        f"{', '.join(choice.name for choice in form.choices)}")
+  return None
+
+
+def module_name(main_name: str, form: str, choice: Choice | None) -> str:
+  """Returns such as "regnety600mf_classification_serving_bf16".
+
+  Args:
+    main_name: What the module is called in the main form.
+    form: A form that is not to be fine-tuned.
+    choice: That of the form, if it has any.
+  """
+  return "_".join([main_name, form, *([choice.name] if choice else [])])
+
+
+def _of(manifest: Mapping[str, Any]) -> Form | None:
+  return {form.name: form for form in FORMS}.get(manifest.get("form"))

@@ -1,0 +1,75 @@
+"""The registry of forms, what flags choose of it, and what names come of it."""
+
+import pytest
+
+from hub_export import errors
+from hub_export import forms
+from hub_export.forms import making
+from tests import tiny_inference
+
+_FROZEN = [form for form in forms.FORMS if not form.is_fine_tunable]
+
+
+def test_main_and_portable_alone_can_be_fine_tuned():
+  assert [f.name for f in forms.FORMS if f.is_fine_tunable] == [
+      "main", "portable"]
+
+
+@pytest.mark.parametrize("form", forms.FORMS, ids=lambda f: f.name)
+def test_records_are_whole(form):
+  assert form.use.format(path="exports/a/1").count("exports/a/1") == 1
+  assert len(form.files) <= 10 and form.files.isalnum()
+  assert bool(form.option) == bool(form.choices)
+  # The default is as exact as the main form.
+  assert not form.choices or form.choices[0].loss is None
+
+
+def test_choices():
+  assert forms.chosen("main", {"precision": None}) is None
+  assert forms.chosen("serving", {"precision": None}).name == "float32"
+  assert forms.chosen("serving", {"precision": "bf16"}).name == "bf16"
+
+
+@pytest.mark.parametrize("form,given,words", [
+    ("main", {"precision": "bf16"}, ["--precision", "--form=serving", "main"]),
+    ("serving", {"precision": "fp16"}, ["fp16", "float32, bf16"]),
+])
+def test_choices_that_are_none(form, given, words):
+  with pytest.raises(errors.UsageError) as e:
+    forms.chosen(form, given)
+  for word in words:
+    assert word in str(e.value)
+
+
+def test_manifests_say_what_they_lose():
+  bf16 = {"form": "serving", "precision": "bf16"}
+  assert forms.loss(bf16).top1_points == 0.5
+  assert forms.loss(bf16 | {"precision": "float32"}) is None
+  assert forms.loss({"form": "main"}) is None
+  assert not forms.is_fine_tunable(bf16)
+  # Of an unknown form, the usual checks say that it is unknown.
+  for form in ("main", "portable", "poem", None):
+    assert forms.is_fine_tunable({"form": form})
+
+
+@pytest.mark.parametrize("form", _FROZEN, ids=lambda f: f.name)
+def test_no_form_is_taken_for_the_one_that_can_be_fine_tuned(form):
+  inference = tiny_inference.make("feature_extractor")
+  names = set()
+  for choice in form.choices or (None,):
+    made, = making.payloads([inference], form.name, choice)
+    names.add(made.name)
+    assert made.name.startswith(f"tiny_feature_extractor_{form.name}")
+    assert made.manifest["form"] == form.name
+    # Its companion is of the same form.
+    assert made.manifest["companion"] == made.name.replace(
+        "feature_extractor", "classification")
+    assert "endpoints" not in made.manifest["outputs"]
+    if choice:
+      assert made.manifest[form.option] == choice.name
+      assert made.name.endswith(f"_{choice.name}")
+      assert ("loss" in made.manifest) == bool(choice.loss)
+  assert len(names) == max(1, len(form.choices))
+  # What was handed over is as it was.
+  assert inference.manifest["form"] == "main"
+  assert "endpoints" in inference.manifest["outputs"]
