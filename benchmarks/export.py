@@ -1,7 +1,7 @@
 r"""Measures an export: time, memory, size on disk, and time to the help text.
 
   bazel run //benchmarks:export
-  bazel run //benchmarks:export -- --variant=32gf --rounds=3
+  bazel run //benchmarks:export -- --variant=32gf --slow_rounds=1
 
 Exports both modules in a fresh process, timed after its imports, and by the
 whole program //hub_export:export with its quick checks; and asks that program
@@ -39,7 +39,7 @@ _BUILT = "bazel-bin/hub_export/export"
 
 def main(_: Sequence[str]) -> int:
   variant = variants.by_name(options.VARIANT.value)
-  setting = options.setting()
+  setting = options.slow_setting()
   with preparation.prepared(
       variant.name, options.CHECKPOINT.value, 32, 2, 0,
       options.WORK_DIR.value, (), (), _say) as prepared:

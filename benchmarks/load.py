@@ -1,7 +1,7 @@
 r"""Measures loading and the first call beside tf_keras' own SavedModel.
 
   bazel run //benchmarks:load
-  bazel run //benchmarks:load -- --variant=32gf --rounds=5 --output_dir=results
+  bazel run //benchmarks:load -- --variant=32gf --slow_rounds=5 --output_dir=results
 
 The same weights are exported by //hub_export:export and saved by tf_keras. Each
 is loaded in a fresh process, in turn, after the imports: ours by hub.load,
@@ -50,7 +50,7 @@ def main(_: Sequence[str]) -> int:
     tasks = {OURS: {"path": ours, "with": "hub"},
              KERAS: {"path": keras, "with": "keras"},
              SAVED_MODEL: {"path": keras, "with": "saved_model"}}
-    setting = options.setting()
+    setting = options.slow_setting()
     with tqdm.tqdm(total=setting.rounds * len(tasks), unit="process",
                    leave=False, disable=None) as bar:
       def held(number: int) -> tuple[dict[str, Any], float]:

@@ -19,8 +19,14 @@ THREADS = flags.DEFINE_integer(
     "threads", os.cpu_count(), "Threads that each contestant may use.", 1)
 ROUNDS = flags.DEFINE_integer(
     "rounds", 10, "Rounds that are to count; all have a turn in each.", 1)
+SLOW_ROUNDS = flags.DEFINE_integer(
+    "slow_rounds", 3,
+    "The same where each figure takes a process of its own: load, export and "
+    "scale.", 1)
 SPARE_ROUNDS = flags.DEFINE_integer(
-    "spare_rounds", 10, "How many more are held where others disturb.", 0)
+    "spare_rounds", 10,
+    "How many more are held where others disturb; of slow ones at most as many "
+    "as count.", 0)
 MAX_OTHERS = flags.DEFINE_float(
     "max_others", 5.0,
     "A round in which others use more of the machine in somebody's turn is "
@@ -52,6 +58,13 @@ def setting() -> Setting:
   """Returns what the flags say."""
   return Setting(THREADS.value, ROUNDS.value, SPARE_ROUNDS.value,
                  MAX_OTHERS.value / 100)
+
+
+def slow_setting() -> Setting:
+  """Returns what they say of figures that take a process each."""
+  rounds = SLOW_ROUNDS.value
+  return dataclasses.replace(
+      setting(), rounds=rounds, spare_rounds=min(SPARE_ROUNDS.value, rounds))
 
 
 def output_dir() -> pathlib.Path | None:

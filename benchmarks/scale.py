@@ -1,7 +1,7 @@
 r"""Measures how time, memory and size grow with a network's size.
 
   bazel run //benchmarks:scale
-  bazel run //benchmarks:scale -- --variants=200mf,1.6gf,8gf --rounds=3
+  bazel run //benchmarks:scale -- --variants=200mf,1.6gf,8gf --slow_rounds=1
 
 For each variant: an export of both modules, and inference with what it wrote,
 each in a fresh process. Figures are held against the number of parameters, and
@@ -61,7 +61,7 @@ def main(_: Sequence[str]) -> int:
     raise errors.UsageError(
         f"--variants={','.join(_VARIANTS.value)}: expected two or more, such "
         "as 200mf,1.6gf")
-  setting = options.setting()
+  setting = options.slow_setting()
   rows, quiet = [], []
   with tqdm.tqdm(total=len(names), unit="variant", leave=False,
                  disable=None) as bar:

@@ -23,7 +23,9 @@ PROGRAMS = ("inference", "finetune", "load", "export", "scale")
 
 
 def main(_: Sequence[str]) -> int:
-  given = program.given_flags(sys.argv[0])
+  # A flag that was given several times is several lines.
+  given = [word for flag in program.given_flags(sys.argv[0])
+           for word in flag.splitlines()]
   failed = []
   for name in PROGRAMS:
     print(f"\n=== //benchmarks:{name}\n", flush=True)
