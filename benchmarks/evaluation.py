@@ -31,7 +31,6 @@ import logging as python_logging
 import os
 import pathlib
 import platform
-import resource
 import statistics
 import tempfile
 import time
@@ -46,6 +45,7 @@ import PIL.Image
 import tqdm
 
 from benchmarks import made_images
+from checks import meter
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import program
@@ -145,16 +145,17 @@ def measure(run: Callable[[int], None], images: int, start: int) -> Run:
     start: Fewer; what they take is taken off, as what it takes to begin.
   """
   def taken(count):
-    own, busy, clock = _own_seconds(), _busy_seconds(), time.perf_counter()
+    own, busy = meter.own_seconds(), meter.busy_seconds()
+    clock = time.perf_counter()
     run(count)
-    return np.array([time.perf_counter() - clock, _own_seconds() - own,
-                     _busy_seconds() - busy])
+    return np.array([time.perf_counter() - clock, meter.own_seconds() - own,
+                     meter.busy_seconds() - busy])
 
   first, whole = taken(start), taken(images)
   seconds, own, _ = whole - first
-  others = (whole[2] - whole[1]) / (whole[0] * os.cpu_count())
+  others = meter.others_share(whole[2], whole[1], whole[0], os.cpu_count())
   return Run((images - start) / seconds, 1e3 * own / (images - start),
-             float(max(others, 0.0)))
+             float(others))
 
 
 def summary(runs: Mapping[str, Sequence[Run]]) -> dict[str, Any]:
@@ -362,21 +363,6 @@ def prepared_by_pil(encoded: bytes, prep: Any) -> np.ndarray:
   left, top = (round((side - prep.crop_px) / 2) for side in image.size)
   image = image.crop((left, top, left + prep.crop_px, top + prep.crop_px))
   return np.asarray(image, np.float32)
-
-
-def _own_seconds() -> float:
-  """Returns the processor time that this process has used."""
-  used = resource.getrusage(resource.RUSAGE_SELF)
-  return used.ru_utime + used.ru_stime
-
-
-def _busy_seconds() -> float:
-  """Returns the processor time that anybody has used on this machine."""
-  # proc(5): user nice system idle iowait irq softirq steal guest guest_nice;
-  # guests are counted in user and nice already.
-  with open("/proc/stat", encoding="ascii") as file:
-    ticks = [int(n) for n in file.readline().split()[1:9]]
-  return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def write(found: Mapping[str, Any], output_dir: pathlib.Path) -> None:

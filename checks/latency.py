@@ -1,14 +1,14 @@
 """How long a module takes for one image, as its users call it.
 
 It is a figure for the card, not a check: machines differ, and nothing else
-is promised.
+is promised. The benchmarks take times by the same meter.
 """
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
+from checks import meter
 from checks import subject as subject_lib
 
 _WARM_UP_CALLS = 3   # The first one traces, the next ones fill caches.
@@ -34,18 +34,15 @@ def measure(subject: subject_lib.Subject,
   image = subject_lib.probe_images(1, size_px, size_px)
   for _ in range(_WARM_UP_CALLS):
     _call(subject.model, image)
-  seconds = []
-  start = clock()
-  while len(seconds) < _FEWEST_CALLS or (
-      len(seconds) < _MOST_CALLS and clock() - start < _ENOUGH_SECONDS):
-    begin = clock()
-    _call(subject.model, image)
-    seconds.append(clock() - begin)
-  tenths = statistics.quantiles(seconds, n=10, method="inclusive")
-  return {"median_ms": round(1e3 * statistics.median(seconds), 3),
-          "low_ms": round(1e3 * tenths[0], 3),
-          "high_ms": round(1e3 * tenths[-1], 3),
-          "calls": len(seconds), "image_size_px": size_px}
+  turn = meter.time_calls(
+      lambda: _call(subject.model, image),
+      lambda calls, seconds: calls >= _MOST_CALLS or (
+          calls >= _FEWEST_CALLS and seconds >= _ENOUGH_SECONDS), clock)
+  found = meter.tenths(turn.wall)
+  return {"median_ms": round(1e3 * found.median, 3),
+          "low_ms": round(1e3 * found.low, 3),
+          "high_ms": round(1e3 * found.high, 3),
+          "calls": len(turn.wall), "image_size_px": size_px}
 
 
 def _call(model: Any, image: Any) -> None:

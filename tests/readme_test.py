@@ -78,6 +78,10 @@ def test_every_program_named_is_one():
       "validate", "verify"}
   for package, name in programs:
     source = (_ROOT / package / f"{name}.py").read_text("utf-8")
+    # Flags that several programs share.
+    for shared in ("options", "contest_program"):
+      if f"import {shared}\n" in source:
+        source += (_ROOT / package / f"{shared}.py").read_text("utf-8")
     for flag in re.findall(rf"//{package}:{name} .*", _README):
       for word in re.findall(r"--(\w+)=", flag):
         assert f'"{word}"' in source, f"{name} has no flag --{word}"
