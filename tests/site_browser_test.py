@@ -144,8 +144,8 @@ def _page(browser: sync_api.Browser, width: str = "desktop", **context
 
 def _names(page: sync_api.Page) -> list[str]:
   """Returns the names of the models that are to be seen, in their order."""
-  return [name for name in page.locator(".models h2:visible"
-                                        ).all_inner_texts()]
+  return page.locator(".models h2 a:not(.publisher):visible"
+                      ).all_inner_texts()
 
 
 @pytest.mark.parametrize("width", _WIDTHS)
@@ -251,6 +251,32 @@ def test_code_is_copied(browser, base_url):
         "# float32 [batch, height, width, 3], RGB in [0, 1]")
 
 
+@pytest.mark.parametrize("width", ["desktop", "phone"])
+def test_no_button_lies_on_code_and_no_line_is_cut(browser, base_url, width):
+  with _page(browser, width) as page:
+    page.goto(f"{base_url}/{_OTHER}")
+    for block in page.locator(".code").all():
+      button = block.get_by_role("button").bounding_box()
+      code = block.locator("code").bounding_box()
+      assert button["y"] + button["height"] <= code["y"]
+    if width == "phone":
+      assert page.evaluate("[...document.querySelectorAll('pre')].every("
+                           "e => e.scrollWidth <= e.clientWidth)")
+    # Names in tables are whole, or broken where they were said to be.
+    assert page.evaluate(
+        "[...document.querySelectorAll('.card td code')].map(e => "
+        "e.getClientRects().length)").count(1) == page.locator(
+            ".card td code").count() > 0
+
+
+def test_a_publisher_can_be_chosen(browser, base_url):
+  with _page(browser, "phone", has_touch=True) as page:
+    page.goto(base_url)
+    page.locator(".models .publisher").filter(has_text="my-lab").tap()
+    page.wait_for_url(f"{base_url}/my-lab/")
+    assert _names(page) == ["a_model_with_a_long_name_feature_extractor"]
+
+
 def test_every_link_of_a_page_leads_somewhere(browser, base_url):
   with _page(browser) as page:
     for path in ("", "local/", "local/tiny_classification/", _MODEL):
@@ -275,7 +301,7 @@ def test_written_out_it_is_the_same_site(browser, root, tmp_path):
     with _page(browser, "phone") as page:
       page.goto(f"{base_url}/?q=tiny&kind=classifier")
       assert _names(page) == ["tiny_classification"]
-      page.locator(".models h2 a:visible").first.click()
+      page.locator(".models h2 a:not(.publisher):visible").first.click()
       assert page.url.endswith(".html")
       assert page.locator(".picture img").first.evaluate(
           "i => i.decode().then(() => i.naturalWidth)") == 900
