@@ -263,9 +263,12 @@ def test_no_button_lies_on_code_and_no_line_is_cut(browser, base_url, width):
     if width == "phone":
       assert page.evaluate("[...document.querySelectorAll('pre')].every("
                            "e => e.scrollWidth <= e.clientWidth)")
+      details = page.locator(".card .scroll").filter(has_text="Handle").first
+      assert details.evaluate("e => e.scrollWidth <= e.clientWidth")
     # Names in tables are whole: those that are one word are on one line.
     lines = page.evaluate(
-        "[...document.querySelectorAll('.card td code')].map(e => "
+        "[...document.querySelectorAll('.card td:is(:first-child, :nth-child(3))"
+        " code')].map(e => "
         "[e.textContent, e.getClientRects().length])")
     words = {text: count for text, count in lines if re.fullmatch(r"\w+", text)}
     assert len(words) > 3 and set(words.values()) == {1}, words
