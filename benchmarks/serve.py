@@ -225,7 +225,8 @@ def main(_: Sequence[str]) -> int:
   print(f"{_DOWNLOADS.value} downloads of {_MEGABYTES.value} MB at once, "
         f"{os.cpu_count()} cores for client and server")
   print(f"memory when idle: {idle / 1e6:.1f} MB")
-  print("round  seconds   MB/s  highest memory   sockets  median page  slowest page")
+  print("round  seconds   MB/s  highest memory   sockets  median page  "
+        "slowest page")
   for number, result in enumerate(rounds, 1):
     print(f"{number:>5}  {result.seconds:7.2f}  {result.rate / 1e6:5.0f}  "
           f"{result.rss_bytes / 1e6:11.1f} MB  "

@@ -555,7 +555,8 @@ def test_unpublished(port, path):
 @pytest.mark.parametrize("path", [
     "/favicon.ico", "/%0a", "/healthz%0a", "/local/%0a", "/_site/site.css%0a",
     "/local/tiny_classification/1%0a", "/local/tiny_classification/1.md%0a",
-    "/local/tiny_classificationindex.html", "localhost", "//", "//local/", "/local//", "/_site/../1.md",
+    "/local/tiny_classificationindex.html", "localhost", "//", "//local/",
+    "/local//", "/_site/../1.md",
     "/_site/pages.py", "/-/-/-/",
     "/local/tiny_classification/01", "/local/tiny_classification/1/",
     "/local/tiny_classification/1/saved_model.pb",

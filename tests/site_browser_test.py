@@ -267,8 +267,8 @@ def test_no_button_lies_on_code_and_no_line_is_cut(browser, base_url, width):
       assert details.evaluate("e => e.scrollWidth <= e.clientWidth")
     # Names in tables are whole: those that are one word are on one line.
     lines = page.evaluate(
-        "[...document.querySelectorAll('.card td:is(:first-child, :nth-child(3))"
-        " code')].map(e => "
+        "[...document.querySelectorAll('.card td:is(:first-child, "
+        ":nth-child(3)) code')].map(e => "
         "[e.textContent, e.getClientRects().length])")
     words = {text: count for text, count in lines if re.fullmatch(r"\w+", text)}
     assert len(words) > 3 and set(words.values()) == {1}, words

@@ -30,7 +30,8 @@ def model(place: pages.Place, entry: models_lib.Model,
                 for file in side_files],
       "module_files": [{"name": file.name, "bytes": file.bytes,
                         "sha256": file.sha256,
-                        "is_as_listed": file.is_as_listed} for file in module_files]})
+                        "is_as_listed": file.is_as_listed}
+                       for file in module_files]})
 
 
 def problem(text: str) -> bytes:

@@ -86,8 +86,7 @@ class _Hub:
     await answer(scope, receive, send)
 
   def _answer(self, request: requests.Request) -> types.ASGIApp:
-    """Returns the answer to GET. Nothing is decided by patterns with `$`,
-    which would also take a path that ends with a line break."""
+    """Returns the answer to GET."""
     if not request.scope["path"].startswith("/"):
       return self._missing(request, "is not published here")
     path = request.scope["path"][1:]
