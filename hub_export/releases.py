@@ -73,22 +73,22 @@ def with_documents(release: Release, more: Sequence[tuple[str, bytes]]
   return dataclasses.replace(release, documents=tuple(documents.items()))
 
 
-def check_public(release: Release, to: str) -> None:
-  """Raises ChecksError unless strangers may get `release`.
+def check_public(manifest: Mapping[str, Any], to: str) -> None:
+  """Raises ChecksError unless strangers may get an export.
 
   Args:
-    release: What `read` returned.
+    manifest: The export's.
     to: The remote place that it would go to, for the message.
   """
-  if release.manifest["is_demo"]:
+  if manifest["is_demo"]:
     raise errors.ChecksError(
-        f"{release.handle} is a demo, trained here on small images of digits; "
-        f"{to} takes only models that are of use. Publish it to a directory, "
+        f"{manifest['handle']} is a demo, trained here on small images of "
+        f"digits; {to} takes only models that are of use. Publish it to a directory, "
         "--to=published, or export a real checkpoint.")
-  licence = release.manifest["licence"]
+  licence = manifest["licence"]
   if str(licence["id"]).lower() not in REDISTRIBUTABLE:
     raise errors.ChecksError(
-        f"the licence of {release.handle} is {licence['id']!r} "
+        f"the licence of {manifest['handle']} is {licence['id']!r} "
         f"({licence['text']}); {to} takes only what others may pass on: one "
         f"of {', '.join(REDISTRIBUTABLE)}. If the weights are under one of "
         "them, export them again with --licence; otherwise publish to a "

@@ -200,6 +200,27 @@ class TestOnePlaceHoldsOneModule:
     assert _put(place, export_dir) is base.Outcome.UNCHANGED
 
 
+class TestHuggingFace:
+
+  def test_another_model_is_left_alone(
+      self, monkeypatch, tmp_path, export_dir):
+    with places.running("hf", monkeypatch, tmp_path / "home") as place:
+      files = {".gitattributes": b"", "README.md": b"---\na: b\n---\n# Mine"}
+      place.application.commit("lab/spot", files)
+      for more in ({}, {"model.safetensors": b"weights"}):
+        place.application.commit("lab/spot", files | more)
+        with pytest.raises(errors.HubExportError,
+                           match="expected an empty repository"):
+          _put(place, export_dir)
+      # As the Hub makes one that is given a licence.
+      place.application.commit("lab/spot", files | {
+          "README.md": b"---\nlicense: mit\n---\n"})
+      assert _put(place, export_dir) is base.Outcome.PUBLISHED
+      # Version 1 of another module is of the wrong module, not taken.
+      with pytest.raises(errors.HubExportError, match="repository of its own"):
+        _put(place, _export(tmp_path / "other", name="tiny_other"))
+
+
 class TestKaggle:
 
   @pytest.fixture(name="place")

@@ -525,7 +525,7 @@ class TestRefusals:
     release = releases.read(_changed(
         tmp_path, licence={"id": licence, "text": "Terms of its own."}))
     try:
-      releases.check_public(release, "s3://bucket")
+      releases.check_public(release.manifest, "s3://bucket")
     except errors.ChecksError as e:
       assert not taken
       assert f"is {licence!r} (Terms of its own.)" in str(e)
@@ -561,6 +561,36 @@ class TestChoose:
   def test_other_schemes_are_refused(self, to):
     with pytest.raises(errors.UsageError, match=f"--to={to} is no place"):
       destinations.choose(to)
+
+
+  @pytest.mark.parametrize("to", [
+      "gs:/bucket/x", "s3:bucket", "hf:lab/x", "https:/host", "File:/x"])
+  def test_mistyped_addresses_are_no_directories(self, to):
+    with pytest.raises(errors.UsageError, match="--to=s3://bucket/prefix"):
+      destinations.choose(to)
+
+  @pytest.mark.parametrize("to", [
+      "s3://KEY:sEc/ReT@bucket/x", "https://me:sEcReT@host/x",
+      "hf://me:sEcReT@lab/x", "kaggle://me:sEcReT@a/b/c"])
+  def test_passwords_in_addresses_are_not_shown(self, to):
+    with pytest.raises(errors.UsageError) as caught:
+      destinations.choose(to)
+    assert "--to=" in str(caught.value) and "ReT" not in str(caught.value)
+
+  @pytest.mark.parametrize("to, variable", [
+      ("s3://bucket", "AWS_ENDPOINT_URL"), ("hf://a/b", "HF_ENDPOINT"),
+      ("gs://bucket", "STORAGE_EMULATOR_HOST")])
+  def test_passwords_of_servers_are_not_shown(self, monkeypatch, to, variable):
+    monkeypatch.setenv(variable, "https://me:sEcReT@host")
+    steps = " ".join(destinations.choose(to).next_steps(_HANDLE))
+    assert "https://host/" in steps and "sEcReT" not in steps
+
+  def test_each_module_has_its_own_spot(self):
+    for to, expected in [
+        ("published", "published"), ("s3://b/{name}", "s3://b/a_b"),
+        ("hf://lab/{name}", "hf://lab/a_b"),
+        ("kaggle://o/m/tensorFlow2/{name}", "kaggle://o/m/tensorFlow2/a-b")]:
+      assert destinations.for_module(to, "a_b") == expected
 
 
 class TestDirectory:

@@ -55,8 +55,8 @@ def from_url(to: str) -> "Kaggle":
   if (len(parts) != 4 or not all(re.fullmatch(_SLUG, p) for p in parts)
       or parts[2].lower() != _FRAMEWORK.lower()):
     raise errors.UsageError(
-        f"--to={to} names no variation of a model; expected "
-        f"kaggle://owner/model/{_FRAMEWORK}/variation, each in letters, digits "
+        f"--to={remote.redact(to)} names no variation of a "
+        f"model; expected kaggle://owner/model/{_FRAMEWORK}/variation, each in letters, digits "
         "and hyphens, such as kaggle://my-lab/regnety/tensorFlow2/"
         "regnety600mf-classification")
   return Kaggle(parts[0], parts[1], parts[3])

@@ -338,7 +338,7 @@ def root(scheme: str, to: str) -> str:
       or any(part in ("", ".", "..") or re.search(r"[?#*\[\]@:\s]", part)
              for part in parts)):
     raise errors.UsageError(
-        f"--to={to} names no place in a bucket; expected {scheme}://bucket or "
-        f"{scheme}://bucket/prefix, the bucket in lower-case letters, digits, "
+        f"--to={remote.redact(to)} names no place in a bucket; "
+        f"expected {scheme}://bucket or {scheme}://bucket/prefix, the bucket in lower-case letters, digits, "
         "dots and hyphens")
   return path
