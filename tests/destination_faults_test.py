@@ -46,10 +46,10 @@ def _export_dir(tmp_path):
   return _export(tmp_path / "exports")
 
 
-def _export(output_dir: pathlib.Path, graph: bytes = b"graph"
-            ) -> pathlib.Path:
+def _export(output_dir: pathlib.Path, graph: bytes = b"graph",
+            version: int = 1) -> pathlib.Path:
   """Makes an export of few files, so that there are few steps to fail at."""
-  return tiny_export.make(output_dir, files={
+  return tiny_export.make(output_dir, f"{places.MODULE}/{version}", files={
       "saved_model.pb": graph, "variables/variables.index": b"index"})
 
 
@@ -236,19 +236,24 @@ class TestTwoAtOnce:
 
   def test_kaggle_tells_of_the_version_that_came_second(
       self, monkeypatch, tmp_path, export_dir):
-    other = _export(tmp_path / "other", b"grave")
-    with places.running("kaggle", monkeypatch, tmp_path / "home") as place:
-      done = []
-      def first():
-        if not done:
-          done.append(1)
-          _put(place, other)
-      place.application.before_version = first
-      with pytest.raises(errors.HubExportError) as caught:
+    for spot, graph, fault in [
+        ("a", b"grave", "is published already with other bytes"),
+        ("b", b"two", "is published, but twice")]:
+      two = _export(export_dir.parents[2], b"two", version=2)
+      other = _export(tmp_path / spot, graph, version=2)
+      with places.running("kaggle", monkeypatch, tmp_path / "home") as place:
         _put(place, export_dir)
-    assert "is published already with other bytes" in str(caught.value)
-    assert ("kaggle://lab/spot/tensorFlow2/tiny/2 is what came second: delete "
-            "that version on Kaggle") in str(caught.value)
+        done = []
+        def first():
+          if not done:
+            done.append(1)
+            _put(place, other)
+        place.application.before_version = first
+        with pytest.raises(errors.HubExportError) as caught:
+          _put(place, two)
+      assert fault in str(caught.value)
+      assert ("kaggle://lab/spot/tensorFlow2/tiny/3 is what came second: "
+              "delete that version on Kaggle") in str(caught.value)
 
 
 class TestCredentials:

@@ -15,6 +15,7 @@ import pytest
 from hub_export import destinations
 from hub_export import errors
 from hub_export import releases
+from hub_export import trust
 from hub_export.destinations import base
 from tests import loopback
 from tests import places
@@ -237,7 +238,49 @@ class TestKaggle:
             "local/tiny_classification/2") in str(caught.value)
     assert not place.writes()
 
-  def test_licence_and_notes_go_with_it(self, place, export_dir):
+  @pytest.mark.parametrize("looks", [1, 2])
+  def test_a_wrong_answer_makes_no_second_version(
+      self, place, export_dir, looks):
+    """The server says for some time that a variation is not there."""
+    _put(place, export_dir)
+    two = _export(export_dir.parents[2], 2, b"two")
+    for number, again in ((1, export_dir), (2, two)):
+      left = [None] * looks
+      place.server.fault = lambda _, path, __: (
+          loopback.status(403, "{}", "application/json")
+          if path.endswith("/GetModelInstance") and left
+          and (left.pop() or True) else None)
+      try:
+        _put(place, again)
+      except errors.HubExportError as e:
+        assert (looks, number) == (2, 2)
+        assert "has no versions" in str(e)
+        _put(place, again)
+      assert len(place.application.versions("lab/spot/tiny")) == number
+    _assert_published(place, two)
+
+  def test_altered_documents_are_seen(self, place, export_dir):
+    release = releases.read(export_dir)
+    release = releases.with_documents(
+        release, trust.trusted_documents(export_dir, release.documents))
+    destination = destinations.choose(place.to())
+    destination.put(release)
+    version = place.application.versions("lab/spot/tiny")[0]
+    for name, content, fault in [
+        ("1.md", b"#", "documents/1.md is not what 1.SHA256SUMS says"),
+        ("1.checks.json", b"[]", "1.checks.json is no report of these bytes"),
+        ("1.SHA256SUMS", b"?", "line 1 of 1.SHA256SUMS"),
+        ("x.exe", b"", "documents/x.exe does not belong there")]:
+      before = dict(version)
+      version[f"documents/{name}"] = content
+      for call in (destination.put, destination.verify):
+        with pytest.raises(errors.HubExportError, match=fault):
+          call(release)
+      version.clear()
+      version.update(before)
+    destination.verify(release)
+
+  def test_licence_goes_with_it(self, place, export_dir):
     _put(place, export_dir)
     variation = place.application.variations["lab/spot/tiny"]
     assert variation["licence"] == "Apache 2.0"
