@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from hub_export import archive
 from hub_export import destinations
 from hub_export import program
 from hub_export import releases
@@ -47,8 +48,10 @@ def main(_: Sequence[str]) -> int:
   release = releases.read(program.user_path(_EXPORT_DIR.value))
   if destination.is_remote:
     releases.check_public(release.manifest, _TO.value)
+  archive_sha256, _ = archive.sha256(release.export_dir)
+  releases.check_archive(release, archive_sha256)
   release = releases.with_documents(release, trust.trusted_documents(
-      release.export_dir, release.documents, signer))
+      release.export_dir, release.documents, signer, archive_sha256))
   if _DRY_RUN.value:
     _print_plan(release, destination)
     return 0

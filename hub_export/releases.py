@@ -95,6 +95,22 @@ def check_public(manifest: Mapping[str, Any], to: str) -> None:
         "directory of your own, --to=published.")
 
 
+def check_archive(release: Release, archive_sha256: str) -> None:
+  """Raises ChecksError if report and card tell of another archive.
+
+  Args:
+    release: What `read` returned.
+    archive_sha256: Of the archive that goes with it, packed on this machine.
+  """
+  told = (json.loads(release.report).get("archive") or {}).get("sha256")
+  if told not in (None, archive_sha256):
+    raise errors.ChecksError(
+        f"report and card of {release.handle} tell of an archive with sha256 "
+        f"{told}, packing it here gives {archive_sha256}; expected the same. "
+        "Python's zlib may be another than where it was checked. "
+        f"{_check_it(release.export_dir)}")
+
+
 def gate(release: Release, is_remote: bool) -> list[str]:
   """Returns what a release that came this far has been held to, a line each."""
   report = json.loads(release.report)

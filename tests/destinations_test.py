@@ -12,6 +12,7 @@ import tarfile
 
 import pytest
 
+from hub_export import archive
 from hub_export import destinations
 from hub_export import errors
 from hub_export import releases
@@ -314,6 +315,23 @@ class TestObjectStore:
       if "1/saved_model.pb" in names:
         assert names - {"1.publishing.json"} == whole
 
+  @pytest.mark.parametrize("name", ["1.md", "1.tar.gz", "saved_model.pb"])
+  def test_what_does_not_read_back_cannot_be_loaded(
+      self, place, export_dir, name):
+    def garble(method, path, _):
+      is_content = (method == "GET" and path.endswith(name)
+                    and not path.startswith("/storage/"))
+      return loopback.wrong_bytes if is_content else None
+    place.server.fault = garble
+    with pytest.raises(errors.HubExportError, match="does not read back"):
+      _put(place, export_dir)
+    place.server.fault = lambda *_: None
+    assert "1/saved_model.pb" not in place.files()
+    # The archive was found to be whole, or is not there.
+    assert ("1.tar.gz" in place.files()) == (name == "saved_model.pb")
+    assert _put(place, export_dir) is base.Outcome.PUBLISHED
+    _assert_published(place, export_dir)
+
   def test_a_large_file_goes_in_parts(self, place, tmp_path):
     export_dir = tiny_export.make(
         tmp_path / "exports", files=tiny_export.FILES | {
@@ -344,6 +362,44 @@ class TestObjectStore:
   def test_odd_addresses_are_refused(self, place, url):
     with pytest.raises(errors.UsageError, match="names no place in a bucket"):
       destinations.choose(f"{place.name}://{url}")
+
+
+@pytest.mark.parametrize("name", ["s3", "gs", "hf"])
+def test_an_archive_is_never_replaced(name, monkeypatch, tmp_path, export_dir):
+  with places.running(name, monkeypatch, tmp_path / "home") as place:
+    _put(place, export_dir)
+    before = place.files()
+    monkeypatch.setattr(archive, "_COMPRESSION_LEVEL", 1)
+    with pytest.raises(errors.HubExportError, match="with the Python that"):
+      _put(place, export_dir)
+    assert place.files() == before
+
+
+def test_documents_of_two_publishers_are_not_mixed(
+    monkeypatch, tmp_path, export_dir):
+  """One runs whole before each write of the other, with the same bytes."""
+  other = _export(tmp_path / "other")
+  tiny_export.write_report(other, metrics=tiny_export.metrics() | {
+      "mean_confidence": 91.25})
+  tiny_export.write_card(other)
+  with places.running("gs", monkeypatch, tmp_path / "home") as place:
+    _put(place, export_dir, "clean")
+    winners = set()
+    for step in range(place.writes()):
+      spot, told = f"spot{step}", []
+      def run_other(application):
+        try:
+          _put(place, other, spot)
+        except errors.HubExportError as e:
+          told.append(str(e))
+        return application
+      place.at_write(step, run_other)
+      _put(place, export_dir, spot)
+      place.server.fault = lambda *_: None
+      _assert_published(place, export_dir, spot)
+      winners.update(told and [told[0].partition(", or")[0]])
+  assert winners == {"local/tiny_classification/1 is being published with "
+                     "other documents"}
 
 
 def test_the_card_on_the_hub_is_in_its_own_form(

@@ -279,6 +279,17 @@ Load it with:
     assert "Not a directory" in done.stderr
     assert "Traceback" not in done.stderr
 
+  def test_an_archive_that_report_and_card_do_not_tell_of(
+      self, export_dir, to):
+    tiny_export.write_report(
+        export_dir, archive={"sha256": "ab" * 32, "bytes": 7})
+    tiny_export.write_card(export_dir)
+    done = _publish(f"--export_dir={export_dir}", f"--to={to}")
+    assert done.returncode == 1
+    assert f"tell of an archive with sha256 {'ab' * 32}" in done.stderr
+    assert "Check it: " in done.stderr
+    assert not to.exists()
+
   def test_paths_that_the_system_refuses(self, export_dir, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     for path, reason in ((tmp_path / ("a" * 300), "File name too long"),
@@ -793,6 +804,18 @@ class TestDirectory:
       with pytest.raises(errors.HubExportError, match="with a signature"):
         call(plain)
     destination.verify(signed)
+
+
+  def test_what_can_be_loaded_comes_last(self, export_dir, to, monkeypatch):
+    moved = []
+    for name in ("replace", "rename"):
+      def watched(source, target, call=getattr(os, name)):
+        if "publishing" not in str(target) and "/.tmp" not in str(target):
+          moved.append(pathlib.Path(target).name)
+        call(source, target)
+      monkeypatch.setattr(os, name, watched)
+    directory.Directory(to).put(releases.read(export_dir))
+    assert moved[-3:] == ["1.md", "1.tar.gz", "1"]
 
 
 class TestWholeOrNothing:

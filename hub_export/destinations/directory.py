@@ -209,8 +209,9 @@ class Directory:
           f"{release.export_sha256}. Either the export is being changed, or "
           "the disk is failing: look into that, then publish again.")
     archive.verify(staging / self.archive_path(release.handle).name, staged)
-    for path in (self.archive_path(release.handle),
-                 *(path for path, _ in documents)):
+    # The archive can be loaded by itself, so it comes right before the module.
+    for path in (*(path for path, _ in documents),
+                 self.archive_path(release.handle)):
       _move(staging, path, final)
     export_dirs.fsync(final.parent)
     os.rename(staged, final)

@@ -143,6 +143,12 @@ class HuggingFace:
       self._check_name(release, found, head)
     if is_published:
       self._check_module(release, parts, found, head)
+    for part in parts:
+      if (part.name == f"{release.handle.version}{layout.ARCHIVE_SUFFIX}"
+          and is_published and part.name in found
+          and not _is_same(part, found)):
+        raise errors.HubExportError(base.archive_taken(
+            self._url(part.name), part.sha256, release))
     writes = [p for p in (*parts, *self._readme(release, found))
               if not _is_same(p, found)]
     removes = layout.stale(found, release)
