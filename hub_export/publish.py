@@ -77,6 +77,8 @@ def _print_plan(release: releases.Release,
     print(f"  would write {where} ({size:,} bytes)")
   for where in plan.removes:
     print(f"  would remove {where}")
+  for where in plan.others:
+    print(f"  would make or renew, if it is not so already, {where}")
   print("Nothing was changed.")
 
 

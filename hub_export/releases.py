@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from checks import names
 from checks import report as report_lib
 from hub_export import errors
 from hub_export import export_dirs
@@ -144,7 +145,7 @@ def read(export_dir: pathlib.Path) -> Release:
   except errors.ChecksError as e:
     raise errors.ChecksError(f"{e} {_check_it(export_dir)}") from e
   export_sha256 = export_dirs.digest(export_dir)
-  _check_report(report, handle, export_sha256, export_dir)
+  _check_report(report, manifest, export_sha256, export_dir)
   _check_dataset(report, manifest, export_dir)
   card = _read(export_dirs.card_path(export_dir), "card", export_dir)
   _check_card(card, manifest, report, export_dir)
@@ -154,11 +155,12 @@ def read(export_dir: pathlib.Path) -> Release:
       (export_dirs.card_path(export_dir).name, card)))
 
 
-def _check_report(report: report_lib.Report, handle: export_dirs.Handle,
+def _check_report(report: report_lib.Report, manifest: Mapping[str, Any],
                   export_sha256: str, export_dir: pathlib.Path) -> None:
   """Raises ChecksError unless `report` lets these very bytes be published."""
   path = export_dirs.report_path(export_dir)
-  if report.handle != str(handle):
+  handle = manifest["handle"]
+  if report.handle != handle:
     raise errors.ChecksError(
         f"{path} is the report of {report.handle}; expected one of "
         f"{handle}. {_check_it(export_dir)}")
@@ -168,13 +170,18 @@ def _check_report(report: report_lib.Report, handle: export_dirs.Handle,
         f"{export_sha256}, that of the report is {report.export_sha256}; "
         f"expected the same bytes. {_check_it(export_dir)}")
   if report.status == report_lib.PASSED:
-    return
-  problems = [
-      f"{c.group}/{c.name} {_STATUS[c.status]}: {c.message}"
-      for c in report.checks if c.status != report_lib.PASSED]
-  run = {c.group for c in report.checks}
-  problems += [f"{group}: no check was made" for group in report_lib.GROUPS
-               if group not in run]
+    problems = [f"{name}: this check was not made" for name in names.missing(
+        manifest.get("form"), manifest.get("kind"),
+        (f"{c.group}/{c.name}" for c in report.checks))]
+    if not problems:
+      return
+  else:
+    problems = [
+        f"{c.group}/{c.name} {_STATUS[c.status]}: {c.message}"
+        for c in report.checks if c.status != report_lib.PASSED]
+    run = {c.group for c in report.checks}
+    problems += [f"{group}: no check was made" for group in report_lib.GROUPS
+                 if group not in run]
   raise errors.ChecksError(errors.join_problems(
       f"{handle} has not passed its checks", problems,
       f"Put that right. {_check_it(export_dir)}"))

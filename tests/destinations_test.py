@@ -107,6 +107,11 @@ class TestPut:
     release = releases.read(export_dir)
     plan = destinations.choose(place.to()).plan(release)
     assert plan.outcome is base.Outcome.PUBLISHED
+    assert plan.others == {
+        "hf": ("hf://lab/spot, a repository",),
+        "kaggle": ("kaggle://lab/spot, a private model",
+                   "kaggle://lab/spot/tensorFlow2/tiny (its card)")}.get(
+                       place.name, ())
     assert place.writes() == 0
     assert all(where.startswith(place.to()) for where, _ in plan.writes)
     _put(place, export_dir)

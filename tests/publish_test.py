@@ -223,14 +223,17 @@ Load it with:
     assert last == "Nothing was changed."
     sha256 = tiny_export.digest(export_dir)
     assert lines[:3] == [
-        f"  report: all 5 checks passed, of these very bytes "
+        f"  report: all 25 checks passed, of these very bytes "
         f"({sha256[:12]}...)",
         "  data set: pets, test, as the card says",
         "  card: agrees with manifest and report"]
     _publish(*flags[:2])
-    assert lines[3:] and sorted(lines[3:]) == sorted(
+    assert lines[3:] and sorted(lines[3:]) == sorted([
         f"  would write {path} ({path.stat().st_size:,} bytes)"
-        for path in (to / _MODULE).rglob("*") if path.is_file())
+        for path in (to / _MODULE).rglob("*") if path.is_file()
+    ] + [f"  would make or renew, if it is not so already, {to}/local/{path}"
+         for path in ("collections/tiny/1.md and its pictures", "local.md")])
+    assert (to / "local" / "local.md").is_file()
     assert "published already; nothing to do" in _publish(*flags).stdout
     (to / _MODULE / "1.md").write_text("old")
     before = tiny_export.tree(to)
@@ -432,6 +435,24 @@ class TestRefusals:
     tiny_export.write_report(export_dir, checks=checks, status="incomplete")
     assert f"{missing}: no check was made" in self._refusal(export_dir)
 
+  @pytest.mark.parametrize("kind, name", [
+      ("classifier", "structure/weights"), ("classifier", "accuracy/top1"),
+      ("classifier", "card/card"), ("feature_extractor", "numerics/golden"),
+      ("feature_extractor", "accuracy/same_as_classifier")])
+  def test_every_check_has_to_be_there(self, tmp_path, kind, name):
+    export_dir = _changed(tmp_path, render_card=False, kind=kind)
+    report = json.loads(tiny_export.report_path(export_dir).read_text())
+    # Every group has one that passed all the same.
+    tiny_export.write_report(export_dir, checks=[
+        tiny_export.check(c["group"], "other" if name == (
+            f"{c['group']}/{c['name']}") else c["name"], "passed", "so")
+        for c in report["checks"]])
+    assert f"  {name}: this check was not made\n" in self._refusal(export_dir)
+
+  def test_a_form_without_known_checks(self, tmp_path):
+    with pytest.raises(errors.ChecksError, match="a classifier of the form odd"):
+      releases.read(_changed(tmp_path, render_card=False, form="odd"))
+
   def test_one_passed_check_is_not_enough(self, export_dir):
     tiny_export.write_report(export_dir, checks=[
         tiny_export.check("structure", "files", "passed", "all there")])
@@ -553,13 +574,15 @@ class TestRefusals:
     assert len(release.documents) == 7
 
 
-def _changed(output_dir: pathlib.Path, **changes: object) -> pathlib.Path:
+def _changed(output_dir: pathlib.Path, render_card: bool = True,
+             **changes: object) -> pathlib.Path:
   """Makes an export with some fields of its manifest changed."""
   export_dir = tiny_export.make(output_dir / "exports")
   path = export_dir / "assets.extra" / "manifest.json"
   path.write_text(json.dumps(json.loads(path.read_text()) | changes))
   tiny_export.write_report(export_dir)
-  tiny_export.write_card(export_dir)
+  if render_card:
+    tiny_export.write_card(export_dir)
   return export_dir
 
 

@@ -21,6 +21,8 @@ class Plan:
   outcome: Outcome
   writes: tuple[tuple[str, int], ...] = ()  # Where, and how many bytes.
   removes: tuple[str, ...] = ()             # Where.
+  # What else it or `write_pages` would make or renew, where it differs.
+  others: tuple[str, ...] = ()
 
 
 class Destination(Protocol):

@@ -79,7 +79,8 @@ class HuggingFace:
       outcome, writes, removes = self._changes(release, parts, head)
       return base.Plan(outcome,
                        tuple((self._url(p.name), p.bytes) for p in writes),
-                       tuple(map(self._url, removes)))
+                       tuple(map(self._url, removes)),
+                       () if head else (f"{self._url('')}, a repository",))
 
   def put(self, release: releases.Release) -> base.Outcome:
     """As `base.Destination.put`."""

@@ -100,7 +100,9 @@ class Kaggle:
         return base.Plan(outcome, tuple(
             (f"{self._url(release.handle.version)}/{path}",
              directory.joinpath(path).stat().st_size)
-            for path in _files(directory)))
+            for path in _files(directory)), others=(
+                f"kaggle://{self._owner}/{self._model}, a private model",
+                f"{self._url()} (its card)"))
     if outcome is base.Outcome.RENEWED:
       return base.Plan(outcome, ((f"{self._url()} (its card)",
                                   len(self._card(release).encode())),))
