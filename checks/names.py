@@ -1,7 +1,7 @@
 """Which checks an export needs before it may be published.
 
-What `suite` runs, by form and kind, told without TensorFlow: a report from which
-some are missing has not passed, whatever it says of the others.
+What `suite` runs, by form and kind, told without TensorFlow: a report from
+which some are missing has not passed, whatever it says of the others.
 """
 
 from collections.abc import Iterable

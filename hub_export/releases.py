@@ -84,8 +84,8 @@ def check_public(manifest: Mapping[str, Any], to: str) -> None:
   if manifest["is_demo"]:
     raise errors.ChecksError(
         f"{manifest['handle']} is a demo, trained here on small images of "
-        f"digits; {to} takes only models that are of use. Publish it to a directory, "
-        "--to=published, or export a real checkpoint.")
+        f"digits; {to} takes only models that are of use. Publish it to a "
+        "directory, --to=published, or export a real checkpoint.")
   licence = manifest["licence"]
   if str(licence["id"]).lower() not in REDISTRIBUTABLE:
     raise errors.ChecksError(

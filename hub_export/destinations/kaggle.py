@@ -60,8 +60,8 @@ def from_url(to: str) -> "Kaggle":
       or parts[2].lower() != _FRAMEWORK.lower()):
     raise errors.UsageError(
         f"--to={remote.redact(to)} names no variation of a "
-        f"model; expected kaggle://owner/model/{_FRAMEWORK}/variation, each in letters, digits "
-        "and hyphens, such as kaggle://my-lab/regnety/tensorFlow2/"
+        f"model; expected kaggle://owner/model/{_FRAMEWORK}/variation, each in "
+        "letters, digits and hyphens, such as kaggle://my-lab/regnety/tensorFlow2/"
         "regnety600mf-classification")
   return Kaggle(parts[0], parts[1], parts[3])
 

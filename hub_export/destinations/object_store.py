@@ -385,6 +385,6 @@ def root(scheme: str, to: str) -> str:
              for part in parts)):
     raise errors.UsageError(
         f"--to={remote.redact(to)} names no place in a bucket; "
-        f"expected {scheme}://bucket or {scheme}://bucket/prefix, the bucket in lower-case letters, digits, "
-        "dots and hyphens")
+        f"expected {scheme}://bucket or {scheme}://bucket/prefix, the bucket in "
+        "lower-case letters, digits, dots and hyphens")
   return path
