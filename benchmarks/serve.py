@@ -4,8 +4,9 @@
 
 Starts //hub_export:serve over a made-up model, downloads its archive that many
 times at once over loopback, checks what arrives, and asks for pages meanwhile.
-It prints the server's memory before and at its highest, how fast the bytes
-came, and how long pages took. Client and server share the machine's cores.
+It prints the server's memory before and at its highest, what the kernel held
+for all sockets of this machine, how fast the bytes came, and how long pages
+took. Client and server share the machine's cores.
 """
 
 import contextlib
@@ -51,6 +52,7 @@ class Round:
   seconds: float             # Until the last download was there.
   rate: float                # Of all downloads, in bytes a second.
   rss_bytes: int             # Of the server, the highest so far.
+  socket_bytes: int          # Of this machine's sockets, the highest seen.
   page_seconds: list[float]  # Of each page that was asked for meanwhile.
 
 
@@ -103,7 +105,8 @@ def _serving(root: pathlib.Path, downloads: int) -> Iterator[tuple[int, int]]:
   environment = {**program.child_environment(), "PYTHONUNBUFFERED": "1"}
   with subprocess.Popen(
       [sys.executable, "-m", "hub_export.serve", f"--root={root}", "--port=0",
-       f"--max_downloads={downloads}", "--access_log=" + os.devnull],
+       f"--max_downloads={downloads}", f"--downloads_per_client={downloads}",
+       "--access_log=" + os.devnull],
       env=environment, text=True, stdout=subprocess.PIPE) as process:
     try:
       port = re.search(r":(\d+) \(", process.stdout.readline())
@@ -121,10 +124,12 @@ def _round(port: int, pid: int, downloads: int, num_bytes: int, crc32: int
            ) -> Round:
   """Downloads everything once, asking for pages meanwhile."""
   pages: list[float] = []
+  socket_bytes: list[int] = []
   done = threading.Event()
 
   def ask() -> None:
     while not done.is_set():
+      socket_bytes.append(_socket_bytes())
       pages.append(_page_seconds(port))
       done.wait(0.2)
 
@@ -138,7 +143,7 @@ def _round(port: int, pid: int, downloads: int, num_bytes: int, crc32: int
     done.set()
     asking.join()
   return Round(seconds, downloads * num_bytes / seconds,
-               _rss_bytes(pid, "VmHWM"), pages)
+               _rss_bytes(pid, "VmHWM"), max(socket_bytes), pages)
 
 
 def _download(port: int, downloads: int, num_bytes: int, crc32: int) -> None:
@@ -207,16 +212,25 @@ def _rss_bytes(pid: int, field: str = "VmRSS") -> int:
   return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", status)[1])
 
 
+def _socket_bytes() -> int:
+  """Returns what the kernel holds for TCP: both ends, and of other programs."""
+  text = pathlib.Path("/proc/net/sockstat").read_text()
+  pages = re.search(r"^TCP:.* mem (\d+)", text, re.MULTILINE)[1]
+  return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
 def main(_: Sequence[str]) -> int:
   num_bytes = _MEGABYTES.value * 1_000_000
   idle, rounds = measure(_DOWNLOADS.value, num_bytes, _ROUNDS.value)
   print(f"{_DOWNLOADS.value} downloads of {_MEGABYTES.value} MB at once, "
         f"{os.cpu_count()} cores for client and server")
   print(f"memory when idle: {idle / 1e6:.1f} MB")
-  print("round  seconds   MB/s  highest memory  median page  slowest page")
+  print("round  seconds   MB/s  highest memory   sockets  median page  "
+        "slowest page")
   for number, result in enumerate(rounds, 1):
     print(f"{number:>5}  {result.seconds:7.2f}  {result.rate / 1e6:5.0f}  "
           f"{result.rss_bytes / 1e6:11.1f} MB  "
+          f"{result.socket_bytes / 1e6:5.1f} MB  "
           f"{1000 * statistics.median(result.page_seconds):8.0f} ms  "
           f"{1000 * max(result.page_seconds):9.0f} ms")
   return 0

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from hub_export import archive
 from hub_export import destinations
-from hub_export import errors
 from hub_export import program
 from hub_export import releases
 from hub_export import signing_keys
@@ -43,12 +43,15 @@ _DRY_RUN = flags.DEFINE_boolean(
 
 def main(_: Sequence[str]) -> int:
   destination = destinations.choose(_TO.value)
-  signer = _signer()
+  signer = signing_keys.from_flags(
+      _PRIVATE_KEY.value, _SIGNING_CERTIFICATE.value, _CERTIFICATE_CHAIN.value)
   release = releases.read(program.user_path(_EXPORT_DIR.value))
   if destination.is_remote:
-    releases.check_public(release, _TO.value)
+    releases.check_public(release.manifest, _TO.value)
+  archive_sha256, _ = archive.sha256(release.export_dir)
+  releases.check_archive(release, archive_sha256)
   release = releases.with_documents(release, trust.trusted_documents(
-      release.export_dir, release.documents, signer))
+      release.export_dir, release.documents, signer, archive_sha256))
   if _DRY_RUN.value:
     _print_plan(release, destination)
     return 0
@@ -64,21 +67,6 @@ def main(_: Sequence[str]) -> int:
   return 0
 
 
-def _signer() -> signing_keys.Signer | None:
-  """Returns who signs; None for nobody."""
-  if _PRIVATE_KEY.value:
-    certificate = _SIGNING_CERTIFICATE.value
-    return signing_keys.load_signer(
-        program.user_path(_PRIVATE_KEY.value),
-        program.user_path(certificate) if certificate else None,
-        [program.user_path(path) for path in _CERTIFICATE_CHAIN.value])
-  if _SIGNING_CERTIFICATE.value or _CERTIFICATE_CHAIN.value:
-    raise errors.UsageError(
-        "a certificate alone does not sign; expected its key as well, "
-        "--private_key")
-  return None
-
-
 def _print_plan(release: releases.Release,
                 destination: base.Destination) -> None:
   plan = destination.plan(release)
@@ -89,6 +77,8 @@ def _print_plan(release: releases.Release,
     print(f"  would write {where} ({size:,} bytes)")
   for where in plan.removes:
     print(f"  would remove {where}")
+  for where in plan.others:
+    print(f"  would make or renew, if it is not so already, {where}")
   print("Nothing was changed.")
 
 

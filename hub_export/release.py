@@ -2,7 +2,8 @@ r"""Takes checkpoints all the way: export, check, card, publish.
 
   bazel run //hub_export:release -- --variant=600mf --to=published
   bazel run //hub_export:release -- --checkpoint='timm:*pycls*' --jobs=2 \
-      --publisher=my-lab --to=published --to=gs://my-bucket/models
+      --publisher=my-lab --to=published --to=gs://my-bucket/models \
+      --to='hf://my-lab/{name}'
 
 For each checkpoint it exports both modules, runs all checks on them, which
 renews their cards and the collection's page, and publishes them to every --to.
@@ -12,6 +13,9 @@ was, and what is published is only compared. So whatever ended a release, the
 same command completes it. The modules of a checkpoint are published when all of
 them have passed.
 
+A Hugging Face repository or a variation on Kaggle holds one module only, so
+{name} in its address stands for each module's name.
+
 The flags of //hub_export:export say here what they say there.
 
 Exit status: 0 all released, 1 something was not, 2 wrong usage.
@@ -20,7 +24,8 @@ Exit status: 0 all released, 1 something was not, 2 wrong usage.
 import pathlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import flags
 import tqdm
@@ -32,11 +37,13 @@ from hub_export import export
 from hub_export import export_dirs
 from hub_export import program
 from hub_export import releases
+from hub_export import signing_keys
 from hub_export.regnet import requested
 
 flags.adopt_module_key_flags(export)
 _TO = flags.DEFINE_multi_string(
-    "to", None, "Where to publish, as //hub_export:publish takes it; may be "
+    "to", None, "Where to publish, as //hub_export:publish takes it, but "
+    "with {name} for a module's name where a place holds one module; may be "
     "given several times.", required=True)
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None,
@@ -58,7 +65,9 @@ _RELEASED = "  released  "
 def main(_: Sequence[str]) -> int:
   # What would only turn out wrong after hours is looked at first.
   for to in _TO.value:
-    destinations.choose(to)
+    destinations.choose(destinations.for_module(to, "name"))
+  signing_keys.from_flags(_PRIVATE_KEY.value, _SIGNING_CERTIFICATE.value,
+                          _CERTIFICATE_CHAIN.value)
   plan = requested.items(flags.FLAGS["variant"].value,
                          flags.FLAGS["checkpoint"].value)
   if len(plan) > 1:
@@ -76,17 +85,35 @@ def _release(item: requested.Item) -> None:
   _begin(1)
   output = run("hub_export.export", *_export_flags(item))
   paths = [program.user_path(path) for path in export.made_in(output)]
+  for path in paths:
+    _look_ahead(export_dirs.read_manifest(path))
   _begin(2)
   for path in paths:
     _check(path)
   _begin(3)
   for to in _TO.value:
     for path in paths:
-      run("hub_export.publish", f"--export_dir={path}", f"--to={to}",
+      own = destinations.for_module(to, path.parent.name)
+      run("hub_export.publish", f"--export_dir={path}", f"--to={own}",
           *_given(_PUBLISHING))
   _say("\nReleased to " + ", ".join(_TO.value) + ":")
   for path in paths:
     _say(_RELEASED + export_dirs.read_manifest(path)["handle"])
+
+
+def _look_ahead(manifest: Mapping[str, Any]) -> None:
+  """Meets early what no check would change.
+
+  Raises:
+    HubExportError: if a place must not have the module, or lets nobody in.
+  """
+  for to in _TO.value:
+    own = destinations.for_module(
+        to, export_dirs.parse_handle(manifest["handle"]).name)
+    destination = destinations.choose(own)
+    if destination.is_remote:
+      releases.check_public(manifest, own)
+      destination.exists(export_dirs.parse_handle(manifest["handle"]))
 
 
 def _check(path: pathlib.Path) -> None:

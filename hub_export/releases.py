@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from checks import names
 from checks import report as report_lib
 from hub_export import errors
 from hub_export import export_dirs
@@ -73,26 +74,42 @@ def with_documents(release: Release, more: Sequence[tuple[str, bytes]]
   return dataclasses.replace(release, documents=tuple(documents.items()))
 
 
-def check_public(release: Release, to: str) -> None:
-  """Raises ChecksError unless strangers may get `release`.
+def check_public(manifest: Mapping[str, Any], to: str) -> None:
+  """Raises ChecksError unless strangers may get an export.
 
   Args:
-    release: What `read` returned.
+    manifest: The export's.
     to: The remote place that it would go to, for the message.
   """
-  if release.manifest["is_demo"]:
+  if manifest["is_demo"]:
     raise errors.ChecksError(
-        f"{release.handle} is a demo, trained here on small images of digits; "
-        f"{to} takes only models that are of use. Publish it to a directory, "
-        "--to=published, or export a real checkpoint.")
-  licence = release.manifest["licence"]
+        f"{manifest['handle']} is a demo, trained here on small images of "
+        f"digits; {to} takes only models that are of use. Publish it to a "
+        "directory, --to=published, or export a real checkpoint.")
+  licence = manifest["licence"]
   if str(licence["id"]).lower() not in REDISTRIBUTABLE:
     raise errors.ChecksError(
-        f"the licence of {release.handle} is {licence['id']!r} "
+        f"the licence of {manifest['handle']} is {licence['id']!r} "
         f"({licence['text']}); {to} takes only what others may pass on: one "
         f"of {', '.join(REDISTRIBUTABLE)}. If the weights are under one of "
         "them, export them again with --licence; otherwise publish to a "
         "directory of your own, --to=published.")
+
+
+def check_archive(release: Release, archive_sha256: str) -> None:
+  """Raises ChecksError if report and card tell of another archive.
+
+  Args:
+    release: What `read` returned.
+    archive_sha256: Of the archive that goes with it, packed on this machine.
+  """
+  told = (json.loads(release.report).get("archive") or {}).get("sha256")
+  if told not in (None, archive_sha256):
+    raise errors.ChecksError(
+        f"report and card of {release.handle} tell of an archive with sha256 "
+        f"{told}, packing it here gives {archive_sha256}; expected the same. "
+        "Python's zlib may be another than where it was checked. "
+        f"{_check_it(release.export_dir)}")
 
 
 def gate(release: Release, is_remote: bool) -> list[str]:
@@ -128,7 +145,7 @@ def read(export_dir: pathlib.Path) -> Release:
   except errors.ChecksError as e:
     raise errors.ChecksError(f"{e} {_check_it(export_dir)}") from e
   export_sha256 = export_dirs.digest(export_dir)
-  _check_report(report, handle, export_sha256, export_dir)
+  _check_report(report, manifest, export_sha256, export_dir)
   _check_dataset(report, manifest, export_dir)
   card = _read(export_dirs.card_path(export_dir), "card", export_dir)
   _check_card(card, manifest, report, export_dir)
@@ -138,11 +155,12 @@ def read(export_dir: pathlib.Path) -> Release:
       (export_dirs.card_path(export_dir).name, card)))
 
 
-def _check_report(report: report_lib.Report, handle: export_dirs.Handle,
+def _check_report(report: report_lib.Report, manifest: Mapping[str, Any],
                   export_sha256: str, export_dir: pathlib.Path) -> None:
   """Raises ChecksError unless `report` lets these very bytes be published."""
   path = export_dirs.report_path(export_dir)
-  if report.handle != str(handle):
+  handle = manifest["handle"]
+  if report.handle != handle:
     raise errors.ChecksError(
         f"{path} is the report of {report.handle}; expected one of "
         f"{handle}. {_check_it(export_dir)}")
@@ -152,13 +170,18 @@ def _check_report(report: report_lib.Report, handle: export_dirs.Handle,
         f"{export_sha256}, that of the report is {report.export_sha256}; "
         f"expected the same bytes. {_check_it(export_dir)}")
   if report.status == report_lib.PASSED:
-    return
-  problems = [
-      f"{c.group}/{c.name} {_STATUS[c.status]}: {c.message}"
-      for c in report.checks if c.status != report_lib.PASSED]
-  run = {c.group for c in report.checks}
-  problems += [f"{group}: no check was made" for group in report_lib.GROUPS
-               if group not in run]
+    problems = [f"{name}: this check was not made" for name in names.missing(
+        manifest.get("form"), manifest.get("kind"),
+        (f"{c.group}/{c.name}" for c in report.checks))]
+    if not problems:
+      return
+  else:
+    problems = [
+        f"{c.group}/{c.name} {_STATUS[c.status]}: {c.message}"
+        for c in report.checks if c.status != report_lib.PASSED]
+    run = {c.group for c in report.checks}
+    problems += [f"{group}: no check was made" for group in report_lib.GROUPS
+                 if group not in run]
   raise errors.ChecksError(errors.join_problems(
       f"{handle} has not passed its checks", problems,
       f"Put that right. {_check_it(export_dir)}"))

@@ -22,6 +22,7 @@ The same site as files, for nginx or a bucket:
         --base_url=https://models.example.org
 """
 
+import ipaddress
 import os
 import pathlib
 import re
@@ -56,13 +57,24 @@ _ACCESS_LOG = flags.DEFINE_string(
     "access_log", "-", "File for a line of JSON per request; opened again "
     "when it was moved. \"-\" is standard error.")
 _MAX_DOWNLOADS = flags.DEFINE_integer(
-    "max_downloads", 128, "Files that are sent at once; more wait for a turn.",
+    "max_downloads", 128, "Files of a megabyte and more that are sent at once; "
+    "more wait for a turn.",
     lower_bound=1)
+_DOWNLOADS_PER_CLIENT = flags.DEFINE_integer(
+    "downloads_per_client", None, "Of those, so many for one address; by "
+    "default an eighth, two at least. Behind a proxy all clients have its "
+    "address, unless --trusted_proxy names it.", lower_bound=1)
+_TRUSTED_PROXY = flags.DEFINE_list(
+    "trusted_proxy", [], "Addresses or networks of proxies, such as 127.0.0.1 "
+    "or 10.0.0.0/8, whose X-Forwarded-For and X-Forwarded-Proto are believed.")
 _MAX_CONNECTIONS = flags.DEFINE_integer(
     "max_connections", 500, "Connections at once; more are answered with 503.",
     lower_bound=2)
 
 _GRACE_SECONDS = 3  # For downloads under way when the server is stopped.
+# Of the kernel, for each connection. By itself it would take megabytes, and
+# slow clients would seem to take nothing while they read those.
+_SEND_BUFFER_BYTES = 256 << 10
 _BASE_URL_FORM = re.compile(
     r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
     r"(/[A-Za-z0-9._~-]+)*")
@@ -77,7 +89,11 @@ def listen(host: str, port: int) -> socket.socket:
   try:
     family, _, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return socket.create_server(address[:2], family=family, backlog=128)
+    listening = socket.create_server(address[:2], family=family, backlog=128)
+    # What it accepts inherits it.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF,
+                         _SEND_BUFFER_BYTES)
+    return listening
   except OSError as e:
     raise errors.HubExportError(
         f"cannot listen on {host}:{port} ({_reason(e)}); expected a free "
@@ -96,6 +112,7 @@ def _reason(error: OSError) -> str:
 def main(_: Sequence[str]) -> int:
   root = program.user_path(_ROOT.value)
   base_url = _base_url()
+  _check_proxies()
   if _STATIC_DIR.value is not None:
     return _write_static(root, base_url)
   _check_root(root)
@@ -118,10 +135,12 @@ def _serve(root: pathlib.Path, base_url: str | None) -> None:
     _print_start(root, _url(_HOST.value, server_socket.getsockname()[1]),
                  base_url)
     app = application.app(models.Published(root), write_log, base_url,
-                          _MAX_DOWNLOADS.value)
+                          _MAX_DOWNLOADS.value, _DOWNLOADS_PER_CLIENT.value)
     config = uvicorn.Config(
         app, http=limits.Protocol, ws="none", lifespan="off", log_config=None,
         access_log=False, server_header=False,
+        proxy_headers=bool(_TRUSTED_PROXY.value),
+        forwarded_allow_ips=_TRUSTED_PROXY.value,
         limit_concurrency=_MAX_CONNECTIONS.value,
         timeout_graceful_shutdown=_GRACE_SECONDS)
     try:
@@ -159,6 +178,17 @@ def _base_url() -> str | None:
         "http:// or https://, a host and perhaps a path, such as "
         "https://models.example.org")
   return base_url
+
+
+def _check_proxies() -> None:
+  """Raises UsageError unless --trusted_proxy names addresses or networks."""
+  for proxy in _TRUSTED_PROXY.value:
+    try:
+      ipaddress.ip_network(proxy)
+    except ValueError as e:
+      raise errors.UsageError(
+          f"--trusted_proxy={proxy} is no address ({e}); expected some such as "
+          "127.0.0.1 or 10.0.0.0/8, with commas between them") from e
 
 
 def _check_root(root: pathlib.Path) -> None:

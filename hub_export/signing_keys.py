@@ -14,10 +14,11 @@ import datetime
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hub_export import errors
+from hub_export import program
 
 # Imported where it is used: most programs never sign.
 if TYPE_CHECKING:
@@ -78,6 +79,25 @@ def load_signer(private_key: pathlib.Path,
   own = _certificates(certificate)[0]
   _check_certificate(own, certificate, key)
   return Signer(key, own, _chain(chain))
+
+
+def from_flags(private_key: str | None, certificate: str | None,
+               chain: Sequence[str]) -> Signer | None:
+  """Returns who signs, by paths as a user types them; None for nobody.
+
+  Raises:
+    UsageError, HubExportError: as `load_signer`, and without a key.
+  """
+  if private_key:
+    return load_signer(
+        program.user_path(private_key),
+        program.user_path(certificate) if certificate else None,
+        [program.user_path(path) for path in chain])
+  if certificate or chain:
+    raise errors.UsageError(
+        "a certificate alone does not sign; expected its key as well, "
+        "--private_key")
+  return None
 
 
 def load_verifier(public_key: pathlib.Path | None = None,

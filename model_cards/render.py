@@ -219,16 +219,24 @@ def write_collection(export_dir: pathlib.Path, manifest: Mapping[str, Any]
   """
   publisher = export_dirs.parse_handle(manifest["handle"]).publisher
   publisher_dir = export_dir.parent.parent
-  page = publisher_dir / f"{publisher}.md"
+  collection, page = pages(export_dir, manifest)
   if not page.exists():
     export_dirs.write_file(page, publisher_page(publisher))
-  family = markdown.tag(manifest["family"])
-  collection = publisher_dir / "collections" / family / "1.md"
   with _locked(collection.parent):
     entries = _family(publisher_dir, manifest)
     links = _write_plots(collection, entries, manifest["family"])
     _renew(collection, collection_page(entries, publisher, links).encode())
   return collection
+
+
+def pages(export_dir: pathlib.Path, manifest: Mapping[str, Any]
+          ) -> tuple[pathlib.Path, pathlib.Path]:
+  """Returns where `write_collection` has the collection and the publisher."""
+  publisher = export_dirs.parse_handle(manifest["handle"]).publisher
+  publisher_dir = export_dir.parent.parent
+  family = markdown.tag(manifest["family"])
+  return (publisher_dir / "collections" / family / "1.md",
+          publisher_dir / f"{publisher}.md")
 
 
 def _renew(path: pathlib.Path, content: bytes) -> None:

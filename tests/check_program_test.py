@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from checks import accuracy
+from checks import names
 from checks import report
 from checks import suite
 from hub_export import archive
@@ -86,6 +87,14 @@ def done(exports, data_dir):
   export_dir = exports()
   return export_dir, _check(
       f"--export_dir={export_dir}", f"--data_dir={data_dir}")
+
+
+@pytest.mark.parametrize("form", names.EXPECTED)
+@pytest.mark.parametrize("kind", ["classifier", "feature_extractor"])
+def test_the_gate_asks_for_what_the_suite_runs(form, kind):
+  assert sorted(names.EXPECTED[form][kind]) == sorted(
+      [f"{c.group}/{c.name}" for c in suite.CHECKS
+       if kind in c.kinds and c.name != "expected"] + ["card/card"])
 
 
 class TestSoundExport:

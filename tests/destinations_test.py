@@ -12,9 +12,11 @@ import tarfile
 
 import pytest
 
+from hub_export import archive
 from hub_export import destinations
 from hub_export import errors
 from hub_export import releases
+from hub_export import trust
 from hub_export.destinations import base
 from tests import loopback
 from tests import places
@@ -105,6 +107,11 @@ class TestPut:
     release = releases.read(export_dir)
     plan = destinations.choose(place.to()).plan(release)
     assert plan.outcome is base.Outcome.PUBLISHED
+    assert plan.others == {
+        "hf": ("hf://lab/spot, a repository",),
+        "kaggle": ("kaggle://lab/spot, a private model",
+                   "kaggle://lab/spot/tensorFlow2/tiny (its card)")}.get(
+                       place.name, ())
     assert place.writes() == 0
     assert all(where.startswith(place.to()) for where, _ in plan.writes)
     _put(place, export_dir)
@@ -200,6 +207,27 @@ class TestOnePlaceHoldsOneModule:
     assert _put(place, export_dir) is base.Outcome.UNCHANGED
 
 
+class TestHuggingFace:
+
+  def test_another_model_is_left_alone(
+      self, monkeypatch, tmp_path, export_dir):
+    with places.running("hf", monkeypatch, tmp_path / "home") as place:
+      files = {".gitattributes": b"", "README.md": b"---\na: b\n---\n# Mine"}
+      place.application.commit("lab/spot", files)
+      for more in ({}, {"model.safetensors": b"weights"}):
+        place.application.commit("lab/spot", files | more)
+        with pytest.raises(errors.HubExportError,
+                           match="expected an empty repository"):
+          _put(place, export_dir)
+      # As the Hub makes one that is given a licence.
+      place.application.commit("lab/spot", files | {
+          "README.md": b"---\nlicense: mit\n---\n"})
+      assert _put(place, export_dir) is base.Outcome.PUBLISHED
+      # Version 1 of another module is of the wrong module, not taken.
+      with pytest.raises(errors.HubExportError, match="repository of its own"):
+        _put(place, _export(tmp_path / "other", name="tiny_other"))
+
+
 class TestKaggle:
 
   @pytest.fixture(name="place")
@@ -216,7 +244,49 @@ class TestKaggle:
             "local/tiny_classification/2") in str(caught.value)
     assert not place.writes()
 
-  def test_licence_and_notes_go_with_it(self, place, export_dir):
+  @pytest.mark.parametrize("looks", [1, 2])
+  def test_a_wrong_answer_makes_no_second_version(
+      self, place, export_dir, looks):
+    """The server says for some time that a variation is not there."""
+    _put(place, export_dir)
+    two = _export(export_dir.parents[2], 2, b"two")
+    for number, again in ((1, export_dir), (2, two)):
+      left = [None] * looks
+      place.server.fault = lambda _, path, __: (
+          loopback.status(403, "{}", "application/json")
+          if path.endswith("/GetModelInstance") and left
+          and (left.pop() or True) else None)
+      try:
+        _put(place, again)
+      except errors.HubExportError as e:
+        assert (looks, number) == (2, 2)
+        assert "has no versions" in str(e)
+        _put(place, again)
+      assert len(place.application.versions("lab/spot/tiny")) == number
+    _assert_published(place, two)
+
+  def test_altered_documents_are_seen(self, place, export_dir):
+    release = releases.read(export_dir)
+    release = releases.with_documents(
+        release, trust.trusted_documents(export_dir, release.documents))
+    destination = destinations.choose(place.to())
+    destination.put(release)
+    version = place.application.versions("lab/spot/tiny")[0]
+    for name, content, fault in [
+        ("1.md", b"#", "documents/1.md is not what 1.SHA256SUMS says"),
+        ("1.checks.json", b"[]", "1.checks.json is no report of these bytes"),
+        ("1.SHA256SUMS", b"?", "line 1 of 1.SHA256SUMS"),
+        ("x.exe", b"", "documents/x.exe does not belong there")]:
+      before = dict(version)
+      version[f"documents/{name}"] = content
+      for call in (destination.put, destination.verify):
+        with pytest.raises(errors.HubExportError, match=fault):
+          call(release)
+      version.clear()
+      version.update(before)
+    destination.verify(release)
+
+  def test_licence_goes_with_it(self, place, export_dir):
     _put(place, export_dir)
     variation = place.application.variations["lab/spot/tiny"]
     assert variation["licence"] == "Apache 2.0"
@@ -250,6 +320,23 @@ class TestObjectStore:
       if "1/saved_model.pb" in names:
         assert names - {"1.publishing.json"} == whole
 
+  @pytest.mark.parametrize("name", ["1.md", "1.tar.gz", "saved_model.pb"])
+  def test_what_does_not_read_back_cannot_be_loaded(
+      self, place, export_dir, name):
+    def garble(method, path, _):
+      is_content = (method == "GET" and path.endswith(name)
+                    and not path.startswith("/storage/"))
+      return loopback.wrong_bytes if is_content else None
+    place.server.fault = garble
+    with pytest.raises(errors.HubExportError, match="does not read back"):
+      _put(place, export_dir)
+    place.server.fault = lambda *_: None
+    assert "1/saved_model.pb" not in place.files()
+    # The archive was found to be whole, or is not there.
+    assert ("1.tar.gz" in place.files()) == (name == "saved_model.pb")
+    assert _put(place, export_dir) is base.Outcome.PUBLISHED
+    _assert_published(place, export_dir)
+
   def test_a_large_file_goes_in_parts(self, place, tmp_path):
     export_dir = tiny_export.make(
         tmp_path / "exports", files=tiny_export.FILES | {
@@ -280,6 +367,44 @@ class TestObjectStore:
   def test_odd_addresses_are_refused(self, place, url):
     with pytest.raises(errors.UsageError, match="names no place in a bucket"):
       destinations.choose(f"{place.name}://{url}")
+
+
+@pytest.mark.parametrize("name", ["s3", "gs", "hf"])
+def test_an_archive_is_never_replaced(name, monkeypatch, tmp_path, export_dir):
+  with places.running(name, monkeypatch, tmp_path / "home") as place:
+    _put(place, export_dir)
+    before = place.files()
+    monkeypatch.setattr(archive, "_COMPRESSION_LEVEL", 1)
+    with pytest.raises(errors.HubExportError, match="with the Python that"):
+      _put(place, export_dir)
+    assert place.files() == before
+
+
+def test_documents_of_two_publishers_are_not_mixed(
+    monkeypatch, tmp_path, export_dir):
+  """One runs whole before each write of the other, with the same bytes."""
+  other = _export(tmp_path / "other")
+  tiny_export.write_report(other, metrics=tiny_export.metrics() | {
+      "mean_confidence": 91.25})
+  tiny_export.write_card(other)
+  with places.running("gs", monkeypatch, tmp_path / "home") as place:
+    _put(place, export_dir, "clean")
+    winners = set()
+    for step in range(place.writes()):
+      spot, told = f"spot{step}", []
+      def run_other(application):
+        try:
+          _put(place, other, spot)
+        except errors.HubExportError as e:
+          told.append(str(e))
+        return application
+      place.at_write(step, run_other)
+      _put(place, export_dir, spot)
+      place.server.fault = lambda *_: None
+      _assert_published(place, export_dir, spot)
+      winners.update(told and [told[0].partition(", or")[0]])
+  assert winners == {"local/tiny_classification/1 is being published with "
+                     "other documents"}
 
 
 def test_the_card_on_the_hub_is_in_its_own_form(

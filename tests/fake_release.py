@@ -1,10 +1,11 @@
 """The release program with steps that take no time, for release_test.
 
-Exports are tiny ones, one module of each checkpoint; they pass their checks
+Exports are tiny ones, two modules of each checkpoint; they pass their checks
 unless the environment's FAKE_FAILS names the variant. What is published is
 published for real. Each step leaves a line in the file FAKE_LOG.
 """
 
+import json
 import os
 import pathlib
 
@@ -23,7 +24,8 @@ def run(module: str, *arguments: str) -> str:
   with open(os.environ["FAKE_LOG"], "a", encoding="utf-8") as log:
     log.write(f"{module} {' '.join(arguments)}\n")
   if module == "hub_export.export":
-    return f"  SavedModel  {_export(flags)}/\n"
+    return "".join(f"  SavedModel  {_export(flags, kind)}/\n"
+                   for kind in ("classification", "feature_extractor"))
   export_dir = pathlib.Path(flags["export_dir"])
   if module == "checks.check":
     if export_dirs.read_manifest(export_dir)["variant"] in (
@@ -36,14 +38,19 @@ def run(module: str, *arguments: str) -> str:
   return ""
 
 
-def _export(flags: dict[str, str]) -> pathlib.Path:
+def _export(flags: dict[str, str], kind: str) -> pathlib.Path:
   """Writes an export that is not there yet, whole or not at all."""
-  name = flags["variant"].replace("_", "").replace(".", "p")
+  stem = flags["variant"].replace("_", "").replace(".", "p")
+  name = f"{stem}_{kind}"
   output_dir = program.user_path(flags.get("output_dir", "exports"))
   export_dir = output_dir / "local" / name / "1"
   if not export_dir.exists():
     made = tiny_export.make(output_dir / f".tmp-{os.getpid()}",
                             f"local/{name}/1")
+    if flags.get("checkpoint") == "demo":
+      manifest = made / export_dirs.MANIFEST
+      manifest.write_text(json.dumps(
+          json.loads(manifest.read_text()) | {"is_demo": True}))
     export_dirs.report_path(made).unlink()
     export_dir.parent.mkdir(parents=True, exist_ok=True)
     made.rename(export_dir)

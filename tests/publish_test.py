@@ -223,14 +223,17 @@ Load it with:
     assert last == "Nothing was changed."
     sha256 = tiny_export.digest(export_dir)
     assert lines[:3] == [
-        f"  report: all 5 checks passed, of these very bytes "
+        f"  report: all 25 checks passed, of these very bytes "
         f"({sha256[:12]}...)",
         "  data set: pets, test, as the card says",
         "  card: agrees with manifest and report"]
     _publish(*flags[:2])
-    assert lines[3:] and sorted(lines[3:]) == sorted(
+    assert lines[3:] and sorted(lines[3:]) == sorted([
         f"  would write {path} ({path.stat().st_size:,} bytes)"
-        for path in (to / _MODULE).rglob("*") if path.is_file())
+        for path in (to / _MODULE).rglob("*") if path.is_file()
+    ] + [f"  would make or renew, if it is not so already, {to}/local/{path}"
+         for path in ("collections/tiny/1.md and its pictures", "local.md")])
+    assert (to / "local" / "local.md").is_file()
     assert "published already; nothing to do" in _publish(*flags).stdout
     (to / _MODULE / "1.md").write_text("old")
     before = tiny_export.tree(to)
@@ -278,6 +281,17 @@ Load it with:
     assert f"cannot write {tmp_path}/file/x/local" in done.stderr
     assert "Not a directory" in done.stderr
     assert "Traceback" not in done.stderr
+
+  def test_an_archive_that_report_and_card_do_not_tell_of(
+      self, export_dir, to):
+    tiny_export.write_report(
+        export_dir, archive={"sha256": "ab" * 32, "bytes": 7})
+    tiny_export.write_card(export_dir)
+    done = _publish(f"--export_dir={export_dir}", f"--to={to}")
+    assert done.returncode == 1
+    assert f"tell of an archive with sha256 {'ab' * 32}" in done.stderr
+    assert "Check it: " in done.stderr
+    assert not to.exists()
 
   def test_paths_that_the_system_refuses(self, export_dir, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
@@ -421,6 +435,24 @@ class TestRefusals:
     tiny_export.write_report(export_dir, checks=checks, status="incomplete")
     assert f"{missing}: no check was made" in self._refusal(export_dir)
 
+  @pytest.mark.parametrize("kind, name", [
+      ("classifier", "structure/weights"), ("classifier", "accuracy/top1"),
+      ("classifier", "card/card"), ("feature_extractor", "numerics/golden"),
+      ("feature_extractor", "accuracy/same_as_classifier")])
+  def test_every_check_has_to_be_there(self, tmp_path, kind, name):
+    export_dir = _changed(tmp_path, render_card=False, kind=kind)
+    report = json.loads(tiny_export.report_path(export_dir).read_text())
+    # Every group has one that passed all the same.
+    tiny_export.write_report(export_dir, checks=[
+        tiny_export.check(c["group"], "other" if name == (
+            f"{c['group']}/{c['name']}") else c["name"], "passed", "so")
+        for c in report["checks"]])
+    assert f"  {name}: this check was not made\n" in self._refusal(export_dir)
+
+  def test_a_form_without_known_checks(self, tmp_path):
+    with pytest.raises(errors.ChecksError, match="for a classifier of the"):
+      releases.read(_changed(tmp_path, render_card=False, form="odd"))
+
   def test_one_passed_check_is_not_enough(self, export_dir):
     tiny_export.write_report(export_dir, checks=[
         tiny_export.check("structure", "files", "passed", "all there")])
@@ -525,7 +557,7 @@ class TestRefusals:
     release = releases.read(_changed(
         tmp_path, licence={"id": licence, "text": "Terms of its own."}))
     try:
-      releases.check_public(release, "s3://bucket")
+      releases.check_public(release.manifest, "s3://bucket")
     except errors.ChecksError as e:
       assert not taken
       assert f"is {licence!r} (Terms of its own.)" in str(e)
@@ -542,13 +574,15 @@ class TestRefusals:
     assert len(release.documents) == 7
 
 
-def _changed(output_dir: pathlib.Path, **changes: object) -> pathlib.Path:
+def _changed(output_dir: pathlib.Path, render_card: bool = True,
+             **changes: object) -> pathlib.Path:
   """Makes an export with some fields of its manifest changed."""
   export_dir = tiny_export.make(output_dir / "exports")
   path = export_dir / "assets.extra" / "manifest.json"
   path.write_text(json.dumps(json.loads(path.read_text()) | changes))
   tiny_export.write_report(export_dir)
-  tiny_export.write_card(export_dir)
+  if render_card:
+    tiny_export.write_card(export_dir)
   return export_dir
 
 
@@ -561,6 +595,36 @@ class TestChoose:
   def test_other_schemes_are_refused(self, to):
     with pytest.raises(errors.UsageError, match=f"--to={to} is no place"):
       destinations.choose(to)
+
+
+  @pytest.mark.parametrize("to", [
+      "gs:/bucket/x", "s3:bucket", "hf:lab/x", "https:/host", "File:/x"])
+  def test_mistyped_addresses_are_no_directories(self, to):
+    with pytest.raises(errors.UsageError, match="--to=s3://bucket/prefix"):
+      destinations.choose(to)
+
+  @pytest.mark.parametrize("to", [
+      "s3://KEY:sEc/ReT@bucket/x", "https://me:sEcReT@host/x",
+      "hf://me:sEcReT@lab/x", "kaggle://me:sEcReT@a/b/c"])
+  def test_passwords_in_addresses_are_not_shown(self, to):
+    with pytest.raises(errors.UsageError) as caught:
+      destinations.choose(to)
+    assert "--to=" in str(caught.value) and "ReT" not in str(caught.value)
+
+  @pytest.mark.parametrize("to, variable", [
+      ("s3://bucket", "AWS_ENDPOINT_URL"), ("hf://a/b", "HF_ENDPOINT"),
+      ("gs://bucket", "STORAGE_EMULATOR_HOST")])
+  def test_passwords_of_servers_are_not_shown(self, monkeypatch, to, variable):
+    monkeypatch.setenv(variable, "https://me:sEcReT@host")
+    steps = " ".join(destinations.choose(to).next_steps(_HANDLE))
+    assert "https://host/" in steps and "sEcReT" not in steps
+
+  def test_each_module_has_its_own_spot(self):
+    for to, expected in [
+        ("published", "published"), ("s3://b/{name}", "s3://b/a_b"),
+        ("hf://lab/{name}", "hf://lab/a_b"),
+        ("kaggle://o/m/tensorFlow2/{name}", "kaggle://o/m/tensorFlow2/a-b")]:
+      assert destinations.for_module(to, "a_b") == expected
 
 
 class TestDirectory:
@@ -763,6 +827,18 @@ class TestDirectory:
       with pytest.raises(errors.HubExportError, match="with a signature"):
         call(plain)
     destination.verify(signed)
+
+
+  def test_what_can_be_loaded_comes_last(self, export_dir, to, monkeypatch):
+    moved = []
+    for name in ("replace", "rename"):
+      def watched(source, target, call=getattr(os, name)):
+        if "publishing" not in str(target) and "/.tmp" not in str(target):
+          moved.append(pathlib.Path(target).name)
+        call(source, target)
+      monkeypatch.setattr(os, name, watched)
+    directory.Directory(to).put(releases.read(export_dir))
+    assert moved[-3:] == ["1.md", "1.tar.gz", "1"]
 
 
 class TestWholeOrNothing:

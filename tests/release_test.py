@@ -15,6 +15,8 @@ from hub_export import release
 from hub_export import releases
 from hub_export.destinations import directory
 from hub_export.regnet import variants
+from tests import loopback
+from tests import places
 
 _ROOT = pathlib.Path(__file__).absolute().parents[1]
 
@@ -44,19 +46,51 @@ def _log(home: pathlib.Path) -> list[str]:
   return path.read_text().splitlines() if path.exists() else []
 
 
+def _exports(home: pathlib.Path) -> list[pathlib.Path]:
+  """Returns both modules of 600mf."""
+  return [home / "exports" / "local" / f"regnety600mf_{kind}" / "1"
+          for kind in ("classification", "feature_extractor")]
+
+
 def test_one(tmp_path):
   out, _ = _run(tmp_path, "--variant=600mf", "--to=a", "--to=b",
                 "--checkpoint=demo", "--form=portable", "--data_dir=/data")
-  export_dir = tmp_path / "exports" / "local" / "regnety600mf" / "1"
+  made = _exports(tmp_path)
   assert _log(tmp_path) == [
       "hub_export.export --variant=regnety_600mf --checkpoint=demo "
       "--form=portable",
-      f"checks.check --export_dir={export_dir} --data_dir=/data",
-      f"hub_export.publish --export_dir={export_dir} --to=a",
-      f"hub_export.publish --export_dir={export_dir} --to=b"]
-  assert out.endswith("Released to a, b:\n  released  local/regnety600mf/1\n")
+      *(f"checks.check --export_dir={path} --data_dir=/data" for path in made),
+      *(f"hub_export.publish --export_dir={path} --to={to}"
+        for to in ("a", "b") for path in made)]
+  assert out.endswith(
+      "Released to a, b:\n  released  local/regnety600mf_classification/1\n"
+      "  released  local/regnety600mf_feature_extractor/1\n")
   for place in ("a", "b"):
-    directory.Directory(tmp_path / place).verify(releases.read(export_dir))
+    for path in made:
+      directory.Directory(tmp_path / place).verify(releases.read(path))
+
+
+def test_to_places_that_hold_one_module(tmp_path, monkeypatch):
+  with places.running("hf", monkeypatch, tmp_path / "home") as place:
+    flags = ("--variant=600mf", "--to=hf://lab/{name}")
+    for _ in range(2):
+      out, _ = _run(tmp_path, *flags)
+      assert "Released to hf://lab/{name}:" in out
+    assert sorted(place.application.commits) == [
+        "lab/regnety600mf_classification", "lab/regnety600mf_feature_extractor"]
+    _, err = _run(tmp_path, flags[0], "--to=hf://lab/all", status=2)
+    assert "one module only" in err and "{name}" in err
+
+
+def test_what_no_check_changes_is_met_before_them(tmp_path, monkeypatch):
+  with places.running("hf", monkeypatch, tmp_path / "home") as place:
+    _, err = _run(tmp_path, "--variant=600mf", "--to=hf://lab/{name}",
+                  "--checkpoint=demo", status=1)
+    assert "is a demo" in err
+    place.server.fault = lambda *_: loopback.status(403)
+    _, err = _run(tmp_path, "--variant=800mf", "--to=hf://lab/{name}", status=1)
+    assert "refused it (403" in err
+  assert {line.split()[0] for line in _log(tmp_path)} == {"hub_export.export"}
 
 
 def test_what_is_done_is_not_done_again(tmp_path):
@@ -64,13 +98,13 @@ def test_what_is_done_is_not_done_again(tmp_path):
   before = len(_log(tmp_path))
   out, _ = _run(tmp_path, "--variant=600mf", "--to=a")
   assert [line.split()[0] for line in _log(tmp_path)[before:]] == [
-      "hub_export.export", "hub_export.publish"]
+      "hub_export.export", "hub_export.publish", "hub_export.publish"]
   assert "1: has passed before" in out
 
 
 def test_changed_after_its_checks_is_checked_again(tmp_path):
   _run(tmp_path, "--variant=600mf", "--to=a")
-  export_dir = tmp_path / "exports" / "local" / "regnety600mf" / "1"
+  export_dir = _exports(tmp_path)[0]
   (export_dir / "assets" / "labels.txt").write_text("dog\ncat\n")
   before = len(_log(tmp_path))
   _, err = _run(tmp_path, "--variant=600mf", "--to=a", status=1)
@@ -90,6 +124,9 @@ def test_nothing_is_published_that_fails(tmp_path):
     (["--variant=601mf", "--to=a"], 2, ["601mf"]),
     (["--variant=600mf", "--to=ftp://a"], 2, ["ftp://a", "--to=published"]),
     (["--to=a"], 2, ["--variant=600mf"]),
+    (["--variant=600mf", "--to=a", "--private_key=none.pem"], 1, ["none.pem"]),
+    (["--variant=600mf", "--to=kaggle://lab/m/tensorFlow2/v"], 2, ["{name}"]),
+    (["--variant=600mf", "--to=s3:bucket"], 2, ["s3:bucket", "s3://bucket"]),
 ])
 def test_bad_usage(tmp_path, flags, status, words):
   _, err = _run(tmp_path, *flags, status=status)
@@ -152,7 +189,7 @@ def test_24_variants_survive_kills(tmp_path):
   assert len(names) == 24
   flags = (f"--variant={','.join(names)}", "--to=published", "--jobs=2")
   published = directory.Directory(tmp_path / "published")
-  for lines in (4, 30, 55):
+  for lines in (4, 50, 100):
     process = _start(tmp_path, *flags)
     while len(_log(tmp_path)) < lines and process.poll() is None:
       time.sleep(0.01)
@@ -164,11 +201,11 @@ def test_24_variants_survive_kills(tmp_path):
   out, _ = _run(tmp_path, *flags)
   assert out.endswith("24 released, 0 failed\n")
   assert out.count("done    done   done") == 24
-  assert len(published.handles()) == 24
+  assert len(published.handles()) == 48
   for handle in published.handles():
     export_dir = tmp_path / "exports" / str(handle)
     assert export_dirs.versions(export_dir.parent) == [1]
     published.verify(releases.read(export_dir))
   checks = [line for line in _log(tmp_path) if line.startswith("checks.check")]
   # A kill costs at most the two that were under way.
-  assert 24 <= len(checks) <= 24 + 3 * 2
+  assert 48 <= len(checks) <= 48 + 3 * 2

@@ -1,5 +1,7 @@
 """Tests of what is said of remote failures, and what must not be."""
 
+import json
+
 import pytest
 
 from hub_export import errors
@@ -39,6 +41,7 @@ class TestRedact:
       ("GET https://h/a?X-Amz-Signature=1f&b=2 failed",
        "GET https://h/a?... failed"),
       ("https://me:word@h/a", "https://[hidden]@h/a"),
+      ("s3://AKIAX:a/b@bucket/a", "s3://[hidden]@bucket/a"),
       ("token hf_abcdefghijkl.", "token [hidden]"),
       ("Authorization: Bearer ab.cd-ef", "Authorization: Bearer [hidden]"),
       ("id AKIA0123456789ABCDEF", "id [hidden]"),
@@ -89,6 +92,14 @@ class TestCalls:
         "<html><b>s3cr3t-value</b>\n" + "long " * 500, _Answer(500)))
     assert "s3cr3t" not in message and "<b>" not in message
     assert len(message) < 600
+
+  def test_an_answer_that_the_client_trips_over_is_the_servers(self):
+    with pytest.raises(errors.RemoteError) as caught:
+      with remote.calls("list store://a", _ACCESS):
+        json.loads(json.loads("5"))
+    assert "answered what its client cannot read, TypeError" in str(
+        caught.value)
+    assert "the server of the Store failed" in str(caught.value)
 
   def test_own_errors_and_bugs_pass_as_they_are(self):
     for error in (errors.WriteError("full"), TypeError("a bug")):

@@ -192,6 +192,9 @@ def test_index_lists_what_to_type(port):
   assert (status, content_type) == (200, "text/html; charset=utf-8")
   assert ('<a href="local/tiny_classification/1">tiny_<wbr>classification</a>'
           in body.decode())
+  # Whose it is, too: names alone may be anybody's.
+  assert '<h2><a class="publisher" href="local/">local</a>/' in body.decode()
+  assert b'class="publisher"' not in _ask(port, "/local/")[2]
 
 
 @pytest.mark.parametrize("query, is_shown", [
@@ -251,6 +254,49 @@ def test_lists_have_addresses_that_end_with_a_slash(port, path, location):
     status, content_type, body = _ask(port, page)
     assert (status, content_type) == (200, "text/html; charset=utf-8")
     assert b"tiny_classification/1" in body
+
+
+def test_the_query_is_kept_on_the_way_to_a_list(port):
+  assert _full(port, "/local?q=t%20iny&kind=")[1]["location"] == (
+      "local/?q=t%20iny&kind=")
+
+
+@pytest.mark.parametrize("path", ["", "local", "local/tiny_classification"])
+def test_addresses_may_be_whole(port, path):
+  # As clients send them to a proxy; lists end with a slash.
+  here = f"/{path}/" if path else "/"
+  expected = _ask(port, here)
+  assert expected[0] == 200
+  assert _ask(port, f"http://127.0.0.1:{port}{here}") == expected
+  assert _ask(port, f"http://127.0.0.1:{port}") == _ask(port, "/")
+
+
+def test_hub_load_gets_an_archive_or_an_error(port):
+  for path in ("/", "/local/", "/healthz", "/api/v1/models.json",
+               "/_site/site.css", "/local/collections/tiny/1",
+               "/local/tiny_classification"):
+    status, content_type, body = _ask(
+        port, f"{path}?tf-hub-format=compressed")
+    assert (status, content_type) == (404, "text/plain; charset=utf-8")
+    newest = b"Its newest version is local/tiny_classification/1\n"
+    assert body.endswith(newest) == (path == "/local/tiny_classification")
+
+
+def test_conditions_and_parts_that_do_not_count(root, port):
+  expected = (root / "local/tiny_classification/1.tar.gz").read_bytes()
+  # A part of nothing at all is nothing.
+  status, headers, _ = _full(port, _ARCHIVE, {"Range": "bytes=0-4"}, "HEAD")
+  assert (status, headers["content-length"]) == (200, str(len(expected)))
+  assert "content-range" not in headers
+  for path in (_ARCHIVE, "/"):
+    etag = _full(port, path)[1]["etag"]
+    assert _full(port, path, {"If-Match": etag})[0] == 200
+    status, headers, body = _full(port, path, {"If-Match": '"x"'})
+    assert (status, body, headers["cache-control"]) == (412, b"", "no-store")
+  assert _full(port, _ARCHIVE, {"Range": f"bytes={len(expected)}-"}
+               )[1]["cache-control"] == "no-store"
+  assert "content-encoding" not in _full(
+      port, "/", {"Accept-Encoding": "gzip;q=0"})[1]
 
 
 def test_parts_of_the_archive(root, port):
@@ -331,6 +377,68 @@ def test_links_out_of_the_directory_are_not_followed(tmp_path):
   with _serving(root) as (port, _):
     assert _ask(port, "/local/tiny_classification/1.sig")[0] == 404
     assert b"1.sig" not in _ask(port, "/local/tiny_classification/1")[2]
+
+
+def test_altered_files_are_not_sent(tmp_path):
+  root = tmp_path / "published"
+  _publish(root, tiny_export.make(tmp_path / "exports"))
+  archive = root / "local/tiny_classification/1.tar.gz"
+  right = hashlib.sha256(archive.read_bytes()).hexdigest()
+  archive.with_name("1.SHA256SUMS").write_text(f"{right}  1.tar.gz\n")
+  with _serving(root) as (port, _):
+    assert _ask(port, _ARCHIVE)[0] == 200
+    assert b"does not match" not in _ask(
+        port, "/local/tiny_classification/1")[2]
+    stat = archive.stat()
+    archive.write_bytes(bytes(stat.st_size))
+    os.utime(archive, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    for path in (_ARCHIVE, "/local/tiny_classification/1.tar.gz"):
+      status, _, body = _ask(port, path)
+      assert status == 503
+      assert b"1.tar.gz does not match 1.SHA256SUMS; expected" in body
+    page = _ask(port, "/local/tiny_classification/1")[2].decode()
+    # Only the commands that compare have the right one.
+    assert right not in page
+    assert "does not match SHA256SUMS" in page and "were altered" in page
+    files = json.loads(_ask(port, "/api/v1/models/local/tiny_classification/"
+                            "1.json")[2])["files"]
+    assert {file["name"]: file["is_as_listed"] for file in files} == {
+        "1.tar.gz": False, "1.md": None, "1.checks.json": None,
+        "1.SHA256SUMS": None}
+
+
+def test_models_that_did_not_pass_are_said_so(tmp_path):
+  root = tmp_path / "published"
+  _publish(root, tiny_export.make(tmp_path / "exports"))
+  report = root / "local/tiny_classification/1.checks.json"
+  passing = report.read_text()
+  with _serving(root) as (port, _):
+    for text, is_good in ((passing, True), ("{}", False), (
+        passing.replace('"status": "passed"', '"status": "failed"'), False)):
+      report.write_text(text)
+      for path, claim, warning in (
+          ("/", b"Every model here passed", b"checks not passed</span>"),
+          ("/local/tiny_classification/1", b"This model passed",
+           b"Do not rely on this model.")):
+        page = _ask(port, path)[2]
+        assert (claim in page) == is_good
+        assert (warning in page) != is_good
+
+
+def test_who_a_client_is_is_only_believed_of_trusted_proxies(root, tmp_path):
+  log = tmp_path / "access.log"
+  said = {"X-Forwarded-For": "a" * 5000, "X-Forwarded-Proto": "https",
+          "Host": "h"}
+  for number, (flags, client, scheme) in enumerate((
+      ([], "127.0.0.1", "http"),
+      (["--trusted_proxy=192.0.2.0/24"], "127.0.0.1", "http"),
+      (["--trusted_proxy=10.0.0.1,127.0.0.1"], "a" * 300, "https")), 1):
+    with _serving(root, f"--access_log={log}", *flags) as (port, _):
+      listed, = json.loads(_full(port, "/api/v1/models.json", said)[2]
+                           )["models"]
+      _wait_for_lines(log, number)
+    assert listed["load_url"].startswith(f"{scheme}://h/")
+    assert json.loads(log.read_text().splitlines()[-1])["client"] == client
 
 
 def test_access_log(tmp_path):
@@ -445,7 +553,10 @@ def test_unpublished(port, path):
 
 
 @pytest.mark.parametrize("path", [
-    "/favicon.ico", "//", "//local/", "/local//", "/_site/../1.md",
+    "/favicon.ico", "/%0a", "/healthz%0a", "/local/%0a", "/_site/site.css%0a",
+    "/local/tiny_classification/1%0a", "/local/tiny_classification/1.md%0a",
+    "/local/tiny_classificationindex.html", "localhost", "//", "//local/",
+    "/local//", "/_site/../1.md",
     "/_site/pages.py", "/-/-/-/",
     "/local/tiny_classification/01", "/local/tiny_classification/1/",
     "/local/tiny_classification/1/saved_model.pb",
@@ -591,6 +702,7 @@ class TestProgram:
       (["--root=x", "--base_url=models.example.org"], "base_url"),
       (["--root=x", '--base_url=http://a"b'], "base_url"),
       (["--root=x", "--static_dir=y"], "--base_url"),
+      (["--root=x", "--trusted_proxy=*"], "--trusted_proxy"),
       (["--root=x", "--tls"], "tls")])
   def test_wrong_usage(self, flags, fault):
     done = self._fails(*flags)

@@ -10,6 +10,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import struct
@@ -144,8 +145,8 @@ def _page(browser: sync_api.Browser, width: str = "desktop", **context
 
 def _names(page: sync_api.Page) -> list[str]:
   """Returns the names of the models that are to be seen, in their order."""
-  return [name for name in page.locator(".models h2:visible"
-                                        ).all_inner_texts()]
+  return page.locator(".models h2 a:not(.publisher):visible"
+                      ).all_inner_texts()
 
 
 @pytest.mark.parametrize("width", _WIDTHS)
@@ -251,6 +252,36 @@ def test_code_is_copied(browser, base_url):
         "# float32 [batch, height, width, 3], RGB in [0, 1]")
 
 
+@pytest.mark.parametrize("width", ["desktop", "phone"])
+def test_no_button_lies_on_code_and_no_line_is_cut(browser, base_url, width):
+  with _page(browser, width) as page:
+    page.goto(f"{base_url}/{_OTHER}")
+    for block in page.locator(".code").all():
+      button = block.get_by_role("button").bounding_box()
+      code = block.locator("code").bounding_box()
+      assert button["y"] + button["height"] <= code["y"]
+    if width == "phone":
+      assert page.evaluate("[...document.querySelectorAll('pre')].every("
+                           "e => e.scrollWidth <= e.clientWidth)")
+      details = page.locator(".card .scroll").filter(has_text="Handle").first
+      assert details.evaluate("e => e.scrollWidth <= e.clientWidth")
+    # Names in tables are whole: those that are one word are on one line.
+    lines = page.evaluate(
+        "[...document.querySelectorAll('.card td:is(:first-child, "
+        ":nth-child(3)) code')].map(e => "
+        "[e.textContent, e.getClientRects().length])")
+    words = {text: count for text, count in lines if re.fullmatch(r"\w+", text)}
+    assert len(words) > 3 and set(words.values()) == {1}, words
+
+
+def test_a_publisher_can_be_chosen(browser, base_url):
+  with _page(browser, "phone", has_touch=True) as page:
+    page.goto(base_url)
+    page.locator(".models .publisher").filter(has_text="my-lab").tap()
+    page.wait_for_url(f"{base_url}/my-lab/")
+    assert _names(page) == ["a_model_with_a_long_name_feature_extractor"]
+
+
 def test_every_link_of_a_page_leads_somewhere(browser, base_url):
   with _page(browser) as page:
     for path in ("", "local/", "local/tiny_classification/", _MODEL):
@@ -275,7 +306,7 @@ def test_written_out_it_is_the_same_site(browser, root, tmp_path):
     with _page(browser, "phone") as page:
       page.goto(f"{base_url}/?q=tiny&kind=classifier")
       assert _names(page) == ["tiny_classification"]
-      page.locator(".models h2 a:visible").first.click()
+      page.locator(".models h2 a:not(.publisher):visible").first.click()
       assert page.url.endswith(".html")
       assert page.locator(".picture img").first.evaluate(
           "i => i.decode().then(() => i.naturalWidth)") == 900

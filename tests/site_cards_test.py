@@ -1,6 +1,7 @@
 """Tests of hub_export/site/cards.py: what a card may do to a page, or not."""
 
 import re
+import time
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_a_whole_card():
       "</tr>\n</thead>\n<tbody>\n<tr>\n<td>Top-1</td>\n"
       "<td class=number>97.5</td>\n</tr>\n</tbody>\n</table></div>\n"
       '<p><a class="picture" href="1.evaluations/a.png">'
-      '<img src="1.evaluations/a.png" alt="What it shows" decoding="async">'
+      '<img src="1.evaluations/a.png" alt="What it shows">'
       "</a></p>\n"
       '<p><a href="1.evaluations/a.html">The page</a> and '
       '<a href="https://example.org/?a=1&amp;b=2" rel="noopener noreferrer">'
@@ -99,12 +100,30 @@ def test_pictures_come_from_beside_the_card_alone():
 def test_attributes_cannot_be_left():
   assert _body('![a"b](x.png)', files=("x.png",)) == (
       '<p><a class="picture" href="x.png">'
-      '<img src="x.png" alt="a&quot;b" decoding="async"></a></p>\n')
+      '<img src="x.png" alt="a&quot;b"></a></p>\n')
   assert _body('[c](https://h/"d)') == (
       '<p><a href="https://h/%22d" rel="noopener noreferrer">c</a></p>\n')
   assert _body('```a"b\nx\n```') == (
       '<div class="code"><pre data-language="a&quot;b"><code>x\n'
       "</code></pre></div>\n")
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 50_000, "*a **a " * 20_000, "![" * 30_000, "a" * 300_000,
+    "|a" * 8000 + "\n" + "|-" * 8000 + "\n" + "|x\n" * 8000])
+def test_what_would_take_long_to_parse_is_shown_as_it_is(text):
+  start = time.process_time()
+  assert _body(f"<b>{text}") == (
+      f"<pre>&lt;b&gt;{text[:cards.MOST_CHARACTERS - 3]}</pre>\n")
+  assert time.process_time() - start < 1
+
+
+def test_many_headings_of_one_name():
+  start = time.process_time()
+  headings = cards.render("# a\n" * 10_000, (), {}).headings
+  assert headings[-1].id == "card-a-9999"  # The first is the page's title.
+  assert len({heading.id for heading in headings}) == 9_999
+  assert time.process_time() - start < 5
 
 
 def test_an_empty_card_and_one_without_a_title():

@@ -5,6 +5,7 @@ import contextlib
 import json
 import pathlib
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 import uvicorn
 
 from hub_export import releases
+from hub_export import serve
 from hub_export.destinations import directory
 from hub_export.site import application
 from hub_export.site import limits
@@ -47,7 +49,7 @@ def _serving(root: pathlib.Path, max_downloads: int = 2, **times: float
                       max_downloads=max_downloads),
       http=protocol, ws="none", lifespan="off", log_config=None,
       timeout_graceful_shutdown=1))
-  listening = socket.create_server(("127.0.0.1", 0))
+  listening = serve.listen("127.0.0.1", 0)
   thread = threading.Thread(target=lambda: asyncio.run(
       server.serve([listening])))
   thread.start()
@@ -152,32 +154,111 @@ def test_more_downloads_wait_for_a_turn(root, monkeypatch):
       assert _status(clients[2]) == b"200"
 
 
-def test_who_waited_long_enough_is_told_to_come_again():
-  async def run():
-    turns = limits.Downloads(1, wait_seconds=0.1)
-    sent, release = [], asyncio.Event()
+def test_small_answers_wait_for_nobody(root):
+  with _serving(root, max_downloads=1) as (port, _):
+    with _connect(port) as slow:
+      slow.sendall(_GET)
+      assert _status(slow) == b"200"
+      for request, status in (
+          (_GET.replace(b".tar.gz", b".md"), b"200"),
+          (_GET.replace(b"\r\n\r\n", b"\r\nRange: bytes=0-99\r\n\r\n"),
+           b"206"),
+          (_GET.replace(b"\r\n\r\n", b"\r\nIf-None-Match: *\r\n\r\n"),
+           b"304"),
+          (_GET.replace(b"GET", b"HEAD"), b"200")):
+        with _connect(port) as client:
+          client.settimeout(20)  # Less than a turn is waited for.
+          client.sendall(request)
+          assert _status(client) == status
 
-    async def download(scope, receive, send):
-      await release.wait()
+
+def test_what_is_being_sent_takes_little_of_the_kernel(root):
+  with _serving(root) as (port, log):
+    with _connect(port) as client:
+      client.sendall(_GET)
+      assert _status(client) == b"200"
+      time.sleep(1)
+      client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                        struct.pack("ii", 1, 0))
+    deadline = time.monotonic() + 30
+    while not log and time.monotonic() < deadline:
+      time.sleep(0.05)
+    # What was given to the transport: its own buffer, a block, the kernel's.
+    assert json.loads(log[0])["bytes"] < 1_500_000
+
+
+def test_a_client_that_takes_little_is_not_cut_off(root):
+  # As 10 kB/s are where 60 s are given.
+  rate, seconds = 150_000, 4.0
+  with _serving(root, write_seconds=seconds) as (port, log):
+    with _connect(port) as client:
+      client.sendall(_GET)
+      start, received = time.monotonic(), 0
+      while (elapsed := time.monotonic() - start) < 2.5 * seconds:
+        # What the kernel holds would still arrive after that.
+        assert not log, f"cut off after {elapsed:.1f} s"
+        received += len(client.recv(1 << 13))
+        time.sleep(max(0.0, received / rate - elapsed))
+
+
+def test_a_client_has_so_many_turns_and_no_more():
+  async def run():
+    turns = limits.Downloads(16)
+    release = asyncio.Event()
+    got = []
+
+    async def download(client):
+      async with turns.turn(client) as is_turn:
+        got.append((client, is_turn))
+        await release.wait()
+
+    greedy = [asyncio.create_task(download("a")) for _ in range(12)]
+    await asyncio.sleep(0.01)
+    # Two have one, eight wait, two are told to come again.
+    assert sorted(got) == [("a", False)] * 2 + [("a", True)] * 2
+    others = [asyncio.create_task(download(f"b{i}")) for i in range(14)]
+    await asyncio.sleep(0.01)
+    assert len(got) == 18 and all(is_turn for _, is_turn in got[4:])
+    release.set()
+    await asyncio.gather(*greedy, *others)
+    assert got.count(("a", True)) == 10
+    assert not turns._clients
+
+  asyncio.run(run())
+
+
+def test_who_waited_long_enough_is_told_to_come_again(root):
+  async def run():
+    turns = limits.Downloads(1, per_client=9, wait_seconds=0.1)
+    file = responses.File(
+        root / "local/tiny_classification/1.tar.gz", "x/y", turns)
+    sent = []
 
     async def send(message):
       sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "headers": []}
-    app = turns.limited(download)
-    first = asyncio.create_task(app(scope, None, send))
-    await asyncio.sleep(0)
-    await app(scope, None, send)
-    assert sent[0]["status"] == 503
-    assert (b"retry-after", b"60") in sent[0]["headers"]
-    # Four may wait for each turn; the fifth is told at once.
-    waiting = [asyncio.create_task(app(scope, None, send)) for _ in range(4)]
-    await asyncio.sleep(0)
+    async def receive():
+      await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "GET", "headers": [],
+             "client": ("192.0.2.1", 1)}
+    async with turns.turn("192.0.2.2") as is_turn:
+      assert is_turn
+      await file(scope, receive, send)
+      assert sent[0]["status"] == 503
+      assert (b"retry-after", b"60") in sent[0]["headers"]
+      # Four may wait for each turn; the fifth is told at once.
+      waiting = [asyncio.create_task(file(scope, receive, send))
+                 for _ in range(4)]
+      while turns._all.num_here < 5:
+        await asyncio.sleep(0)
+      sent.clear()
+      await file(scope, receive, send)
+      assert sent[0]["status"] == 503 and not all(t.done() for t in waiting)
+      await asyncio.gather(*waiting)
     sent.clear()
-    await app(scope, None, send)
-    assert sent[0]["status"] == 503 and not any(t.done() for t in waiting)
-    release.set()
-    await asyncio.gather(first, *waiting)
+    await file(scope, receive, send)
+    assert sent[0]["status"] == 200
 
   asyncio.run(run())
 
@@ -203,7 +284,8 @@ def test_a_file_that_shrinks_while_it_is_sent_cuts_the_connection(
 
     scope = {"type": "http", "method": "GET", "headers": []}
     with pytest.raises(OSError, match="cut short"):
-      await responses.File(path, "x/y")(scope, receive, send)
+      await responses.File(path, "x/y", limits.Downloads(1))(
+          scope, receive, send)
     return sent
 
   assert asyncio.run(run()) == 1 << 20

@@ -1,18 +1,25 @@
 """Tests of what the site knows of models: records, search, order, hashes."""
 
+import collections
+from concurrent import futures
 import hashlib
 import json
 import os
+import pathlib
+import threading
 
 import pytest
 
 from hub_export import export_dirs
 from hub_export import releases
 from hub_export.destinations import directory
+from hub_export.site import cards
 from hub_export.site import formats
 from hub_export.site import hashes
 from hub_export.site import models
+from hub_export.site import pages
 from hub_export.site import search
+from hub_export.site import site
 from tests import tiny_export
 
 _NAMES = ("local/tiny_classification/1", "local/tiny_classification/2",
@@ -65,7 +72,11 @@ def test_what_is_renewed_is_read_again(published):
     ('{"card": 7, "kind": [], "dataset": "x", "parameters": {"trainable": '
      'true}, "multiply_adds": {"count": "9"}, "is_demo": "yes"}',
      '{"metrics": {"top1": {"value": NaN}, "top5": []}, "status": 3}'),
-    ('{"reported_accuracy": {"top1": Infinity}}', '{"metrics": null}')])
+    ('{"reported_accuracy": {"top1": Infinity}}', '{"metrics": null}'),
+    # Too large for a float; too small for a count.
+    (f'{{"parameters": {{"trainable": 1{"0" * 400}}}, "multiply_adds": '
+     '{"count": -1}, "reported_accuracy": {"top1": 1%s}}' % ("0" * 400),
+     f'{{"metrics": {{"top1": {{"value": 1{"0" * 400}}}}}}}')])
 def test_strange_files_leave_a_record_of_what_is_known(
     tmp_path, manifest, report):
   directory.Directory(tmp_path / "root").put(
@@ -79,6 +90,64 @@ def test_strange_files_leave_a_record_of_what_is_known(
   assert (model.kind, model.parameters, model.multiply_adds, model.top1,
           model.top5, model.dataset, model.status, model.is_demo) == (
               None, None, None, None, None, None, None, False)
+
+
+def _published_to(directory_path: pathlib.Path, handle: str = _NAMES[0]
+                  ) -> models.Published:
+  directory.Directory(directory_path / "root").put(
+      releases.read(tiny_export.make(directory_path / "exports", handle)))
+  return models.Published(directory_path / "root")
+
+
+def test_one_that_is_strange_hides_no_other(tmp_path, monkeypatch, caplog):
+  _published_to(tmp_path, _NAMES[2])
+  published = _published_to(tmp_path)
+  model = published.model
+  monkeypatch.setattr(published, "model", lambda handle: (
+      1 / 0 if str(handle) == _NAMES[0] else model(handle)))
+  assert [str(found.handle) for found in published.models()] == [_NAMES[2]]
+  assert f"{_NAMES[0]} is left out" in caplog.text
+
+
+@pytest.mark.parametrize("name", [
+    "local", "local/tiny_classification", _NAMES[0], f"{_NAMES[0]}.md",
+    f"{_NAMES[0]}.tar.gz", f"{_NAMES[0]}.checks.json"])
+def test_what_lies_elsewhere_is_not_published(tmp_path, name):
+  published = _published_to(tmp_path)
+  path = published.root / name
+  path.rename(tmp_path / "elsewhere")
+  path.symlink_to(tmp_path / "elsewhere")
+  assert published.models() == []
+  assert published.model(_handle(0)) is None
+  # By a link within the directory, it is.
+  path.unlink()
+  (tmp_path / "elsewhere").rename(published.root / "inside")
+  path.symlink_to(published.root / "inside")
+  assert published.model(_handle(0)) is not None
+
+
+def test_a_card_is_parsed_once_for_all_addresses(tmp_path, monkeypatch):
+  published = _published_to(tmp_path, "local/parsed_once/1")
+  handle = export_dirs.parse_handle("local/parsed_once/1")
+  (published.root / "local/parsed_once/1.md").write_text(
+      "# Module\n```\nPATH_OR_URL PATH_OR_URL/local/parsed_once/1\n```\n")
+  calls = []
+  render = cards.render
+  monkeypatch.setattr(cards, "render", lambda *arguments: (
+      calls.append(arguments), render(*arguments))[1])
+  for base_url in ("http://a", "http://b"):
+    page = site.Site(published).model(
+        pages.Place(base_url, is_static=True), handle).body.decode()
+    assert (f"<code>{base_url} {base_url}/local/parsed_once/1.tar.gz\n</code>"
+            in page)
+  assert len(calls) == 1
+
+
+def test_a_card_is_read_no_further_than_it_is_shown(tmp_path):
+  published = _published_to(tmp_path)
+  (published.root / f"{_NAMES[0]}.md").write_text(
+      "a" * (cards.MOST_CHARACTERS + 1000))
+  assert len(published.card(_handle(0))) == cards.MOST_CHARACTERS + 1
 
 
 def test_a_reported_accuracy_is_called_so(tmp_path):
@@ -129,22 +198,47 @@ def test_hashes_of_what_changes(tmp_path):
     assert known.sha256(path) == hashlib.sha256(content).hexdigest()
 
 
-def test_checksums_count_for_files_older_than_they(tmp_path):
+def test_hashes_are_of_the_bytes_whatever_their_time(tmp_path):
   path, sums = tmp_path / "1.tar.gz", tmp_path / "1.SHA256SUMS"
   path.write_bytes(b"archive")
-  listed = "ab" * 32
-  sums.write_text(f"{listed}  1.tar.gz\nnonsense\n{listed} *a b\n")
-  os.utime(path, (1000, 1000))
-  os.utime(sums, (1001, 1001))
-  version = hashes.VersionHashes(hashes.Hashes(), sums)
-  assert version.sha256("1.tar.gz", path) == listed
   right = hashlib.sha256(b"archive").hexdigest()
-  assert version.sha256("other", path) == right
-  os.utime(path, (1002, 1002))
-  assert version.sha256("1.tar.gz", path) == right
-  assert hashes.parse(sums.read_text()) == {"1.tar.gz": listed, "a b": listed}
-  assert hashes.VersionHashes(hashes.Hashes(), None).sha256(
-      "1.tar.gz", path) == right
+  sums.write_text(f"{right}  1.tar.gz\nnonsense\n{right} *a b\n")
+  assert hashes.parse(sums.read_text()) == {"1.tar.gz": right, "a b": right}
+  known = hashes.Hashes()
+  version = hashes.VersionHashes(known, sums)
+  assert version.sha256(path) == right
+  assert version.is_as_listed("1.tar.gz", path) is True
+  assert version.is_as_listed("other", path) is None
+  stat = path.stat()
+  path.write_bytes(b"altered")
+  os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+  assert version.sha256(path) == hashlib.sha256(b"altered").hexdigest()
+  assert version.is_as_listed("1.tar.gz", path) is False
+  assert hashes.VersionHashes(known, None).is_as_listed(
+      "1.tar.gz", path) is None
+
+
+def test_one_file_s_hash_waits_for_no_other_s(tmp_path, monkeypatch):
+  for name in ("large", "small"):
+    (tmp_path / name).write_text(name)
+  known, slow = hashes.Hashes(), threading.Event()
+  counts = collections.Counter()
+
+  def file_sha256(path):
+    counts[path.name] += 1
+    if path.name == "large":
+      assert slow.wait(30)
+    return path.name
+
+  monkeypatch.setattr(export_dirs, "file_sha256", file_sha256)
+  with futures.ThreadPoolExecutor(3) as threads:
+    large = [threads.submit(known.sha256, tmp_path / "large")
+             for _ in range(2)]
+    assert threads.submit(known.sha256, tmp_path / "small").result(20) == (
+        "small")
+    slow.set()
+    assert [one.result(30) for one in large] == ["large"] * 2
+  assert counts["large"] == 1
 
 
 @pytest.mark.parametrize("value, count, size", [

@@ -64,3 +64,30 @@ def test_unchanged(headers, expected):
 
 def test_without_a_date_of_change():
   assert not ranges.is_unchanged({"if-modified-since": _DATE}, _TAG)
+
+
+@pytest.mark.parametrize("headers, expected", [
+    ({}, True), ({"if-match": _TAG}, True), ({"if-match": "*"}, True),
+    ({"if-match": f'"x", {_TAG}'}, True), ({"if-match": '"x"'}, False),
+    ({"if-match": f"W/{_TAG}"}, False),
+    ({"if-unmodified-since": _DATE}, True),
+    ({"if-unmodified-since": "Sun, 06 Nov 1994 08:49:36 GMT"}, False),
+    ({"if-match": _TAG,
+      "if-unmodified-since": "Sun, 06 Nov 1994 08:49:36 GMT"}, True)])
+def test_wanted(headers, expected):
+  assert ranges.is_wanted(headers, _TAG, _SECONDS + 0.5) == expected
+
+
+def test_several_lines_of_one_header_are_one():
+  assert ranges.headers([
+      (b"If-None-Match", b'"x"'), (b"a", b"\xe9"),
+      (b"if-none-match", _TAG.encode())]) == {
+          "if-none-match": f'"x", {_TAG}', "a": "\u00e9"}
+
+
+@pytest.mark.parametrize("value, expected", [
+    ("gzip", True), ("br, GZIP;q=0.5", True), ("gzip; q=0", False),
+    ("gzip;q=0.000, br", False), ("gzip;q=0.001", True), ("", False),
+    ("xgzip", False), ("br", False)])
+def test_compressed(value, expected):
+  assert ranges.takes_gzip({"accept-encoding": value}) == expected

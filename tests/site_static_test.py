@@ -18,6 +18,7 @@ from hub_export import errors
 from hub_export import releases
 from hub_export.destinations import directory
 from hub_export.site import models
+from hub_export.site import site
 from hub_export.site import static
 from tests import tiny_export
 
@@ -160,6 +161,19 @@ def test_not_into_what_is_published(place, inside):
   assert tiny_export.tree(published.root) == before
 
 
+def test_altered_files_are_not_written(place):
+  published, site_dir = place
+  static.write(published, site_dir, _BASE)
+  before = tiny_export.tree(site_dir)
+  archive = published.root / "local/tiny_classification/1.tar.gz"
+  sums = archive.with_name("1.SHA256SUMS")
+  sums.write_text(f"{'ab' * 32}  1.tar.gz\n")
+  with pytest.raises(errors.HubExportError,
+                     match=r"SHA256SUMS:\n  local/tiny_classification/1.tar"):
+    static.write(published, site_dir, _BASE)
+  assert tiny_export.tree(site_dir) == before
+
+
 def test_a_killed_run_is_finished_by_the_next(place, monkeypatch):
   published, site_dir = place
   moves = []
@@ -204,6 +218,15 @@ def test_nginx_lines_of_the_readme():
       ("tf-hub-format=uncompressed", False),
       ("xtf-hub-format=compressed", False)):
     assert bool(re.search(query, arguments)) == is_load, arguments
+  pages = re.search(r"location ~ (\S*html\$) \{(.*?)\}", lines, re.DOTALL)
+  assert re.search(pages[1], "/local/tiny/1.evaluations/a.html")
+  assert not re.search(pages[1], "/local/tiny/1.html")
+  # nginx passes headers on only to places that add none of their own.
+  for place in (lines.split("location")[0], pages[2]):
+    assert "add_header X-Content-Type-Options nosniff always;" in place
+  assert (f'Content-Security-Policy "{site.EVALUATION_POLICY}" always;'
+          in pages[2])
+  assert re.search(r"charset_types .*\btext/markdown\b", lines)
   types = dict(re.findall(r"(\w+/[\w+-]+) (\w[\w ]*);", lines))
   for suffix, _, media_type in models.SIDE_FILES:
     assert suffix.rpartition(".")[2] in types[media_type.split(";")[0]].split()

@@ -21,6 +21,8 @@ class Plan:
   outcome: Outcome
   writes: tuple[tuple[str, int], ...] = ()  # Where, and how many bytes.
   removes: tuple[str, ...] = ()             # Where.
+  # What else it or `write_pages` would make or renew, where it differs.
+  others: tuple[str, ...] = ()
 
 
 class Destination(Protocol):
@@ -78,6 +80,22 @@ class Destination(Protocol):
 
   def next_steps(self, handle: export_dirs.Handle) -> list[str]:
     """Returns how `handle` is loaded from here, one line each."""
+
+
+def archive_taken(where: str, sha256: str, release: releases.Release) -> str:
+  """Returns the message that an archive is published with other bytes.
+
+  Args:
+    where: The published archive.
+    sha256: Of the archive made now.
+    release: What was to be published.
+  """
+  return (
+      f"the archive of {release.handle} is published already with other bytes "
+      f"than sha256 {sha256}, what packing {release.export_dir} gives here: "
+      f"{where}; expected the same, because its hash stands on the card. "
+      "Publish with the Python that packed it, whose zlib may pack otherwise, "
+      "or export a new version; if it is damaged, delete it and publish again.")
 
 
 def taken(where: str, found_sha256: str, release: releases.Release) -> str:

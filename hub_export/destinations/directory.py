@@ -96,13 +96,14 @@ class Directory:
       sizes = {final.parent / p.name: p.bytes for p in parts}
       if not os.path.lexists(final):
         return base.Plan(base.Outcome.PUBLISHED,
-                         tuple((str(p), size) for p, size in sizes.items()))
+                         tuple((str(p), size) for p, size in sizes.items()),
+                         others=self._pages(release))
       self._verify_module(release)
       renewed, stale = self._renewed(release), self._stale(release)
     return base.Plan(
         base.Outcome.RENEWED if renewed or stale else base.Outcome.UNCHANGED,
         tuple((str(path), sizes[path]) for path in renewed),
-        tuple(map(str, stale)))
+        tuple(map(str, stale)), self._pages(release))
 
   def put(self, release: releases.Release) -> base.Outcome:
     """As `base.Destination.put`."""
@@ -145,6 +146,13 @@ class Directory:
     path = render.write_collection(
         self.module_dir(release.handle).absolute(), release.manifest)
     return [("collection", str(path))]
+
+  def _pages(self, release: releases.Release) -> tuple[str, ...]:
+    """Returns what `write_pages` writes, where it is not so already."""
+    from model_cards import render  # Reading does not need it.
+    collection, publisher = render.pages(
+        self.module_dir(release.handle).absolute(), release.manifest)
+    return (f"{collection} and its pictures", str(publisher))
 
   def describe(self, handle: export_dirs.Handle) -> list[tuple[str, str]]:
     """As `base.Destination.describe`."""
@@ -209,8 +217,9 @@ class Directory:
           f"{release.export_sha256}. Either the export is being changed, or "
           "the disk is failing: look into that, then publish again.")
     archive.verify(staging / self.archive_path(release.handle).name, staged)
-    for path in (self.archive_path(release.handle),
-                 *(path for path, _ in documents)):
+    # The archive can be loaded by itself, so it comes right before the module.
+    for path in (*(path for path, _ in documents),
+                 self.archive_path(release.handle)):
       _move(staging, path, final)
     export_dirs.fsync(final.parent)
     os.rename(staged, final)

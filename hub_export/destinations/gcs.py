@@ -61,7 +61,8 @@ class _Gcs:
     host = os.environ.get("STORAGE_EMULATOR_HOST")
     if host and "://" not in host:
       host = f"http://{host}"
-    base = (host or "https://storage.googleapis.com").rstrip("/")
+    base = remote.without_login(
+        host or "https://storage.googleapis.com").rstrip("/")
     return [f'hub.load("gs://{path}")',
             f'hub.load("{base}/{path}.tar.gz")  # Where the bucket is public.']
 

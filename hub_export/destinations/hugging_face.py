@@ -41,8 +41,8 @@ def from_url(to: str) -> "HuggingFace":
   repo = to.partition("://")[2].rstrip("/")
   if not re.fullmatch(rf"{_PART}/{_PART}", repo, re.ASCII):
     raise errors.UsageError(
-        f"--to={to} names no repository; expected hf://owner/repo, such as "
-        "hf://my-lab/regnety600mf_classification")
+        f"--to={remote.redact(to)} names no repository; expected "
+        "hf://owner/repo, such as hf://my-lab/regnety600mf_classification")
   return HuggingFace(repo)
 
 
@@ -79,7 +79,8 @@ class HuggingFace:
       outcome, writes, removes = self._changes(release, parts, head)
       return base.Plan(outcome,
                        tuple((self._url(p.name), p.bytes) for p in writes),
-                       tuple(map(self._url, removes)))
+                       tuple(map(self._url, removes)),
+                       () if head else (f"{self._url('')}, a repository",))
 
   def put(self, release: releases.Release) -> base.Outcome:
     """As `base.Destination.put`."""
@@ -118,7 +119,8 @@ class HuggingFace:
   def next_steps(self, handle: export_dirs.Handle) -> list[str]:
     """As `base.Destination.next_steps`."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    return [f'hub.load("{endpoint.rstrip("/")}/{self._repo}/resolve/{_BRANCH}/'
+    base = remote.without_login(endpoint.rstrip("/"))
+    return [f'hub.load("{base}/{self._repo}/resolve/{_BRANCH}/'
             f'{handle.version}{layout.ARCHIVE_SUFFIX}")  '
             "# Where the repository is public.",
             f'hub.load(huggingface_hub.snapshot_download("{self._repo}") + '
@@ -138,10 +140,16 @@ class HuggingFace:
     """
     found = self._list(head) if head else {}
     is_published = f"{release.handle.version}/{layout.MARKER}" in found
+    if head:
+      self._check_name(release, found, head)
     if is_published:
       self._check_module(release, parts, found, head)
-    elif head:
-      self._check_name(release, found, head)
+    for part in parts:
+      if (part.name == f"{release.handle.version}{layout.ARCHIVE_SUFFIX}"
+          and is_published and part.name in found
+          and not _is_same(part, found)):
+        raise errors.HubExportError(base.archive_taken(
+            self._url(part.name), part.sha256, release))
     writes = [p for p in (*parts, *self._readme(release, found))
               if not _is_same(p, found)]
     removes = layout.stale(found, release)
@@ -187,6 +195,22 @@ class HuggingFace:
             f"{self._url('')} holds {other}; expected versions of {mine} "
             "only. Publish to a repository of its own.")
       return  # All others were held against the same.
+    if any(re.fullmatch(rf"[1-9]\d*/{re.escape(layout.MARKER)}", name)
+           for name in found):
+      return  # Only its report is missing, and will be there again.
+    foreign = [name for name in found if name != ".gitattributes"
+               and not (name == _README and self._is_bare(name, head))]
+    if foreign:
+      raise errors.HubExportError(
+          f"{self._url('')} holds {foreign[0]} and no version of a module; "
+          "expected an empty repository, or one that was published to before. "
+          "Publish to a repository of its own.")
+
+  def _is_bare(self, name: str, head: str) -> bool:
+    """Whether a card has only the front matter that the Hub makes it with."""
+    with layout.work_dir() as work_dir:
+      content = self._download(name, head, work_dir).read_bytes()
+    return not re.sub(rb"\A---\n.*?^---\s*", b"", content, flags=re.S | re.M)
 
   def _readme(self, release: releases.Release, found: Iterable[str]
               ) -> list[layout.Part]:

@@ -11,6 +11,7 @@ was sent before an interruption is dropped by Kaggle, and sent again.
 """
 
 import contextlib
+import http
 import json
 import pathlib
 import re
@@ -23,6 +24,7 @@ from hub_export import export_dirs
 from hub_export import releases
 from hub_export.destinations import base
 from hub_export.destinations import layout
+from hub_export.destinations import older_documents
 from hub_export.destinations import remote
 
 _FRAMEWORK = "tensorFlow2"
@@ -31,6 +33,8 @@ _TIMEOUT_SECONDS = 120  # Without an answer to a call.
 # Kaggle takes its time over large models before they can be downloaded.
 _WAIT_SECONDS = 1800
 _POLL_SECONDS = 5
+# A busy server, too, says now and then that something is not there.
+_LOOKS = 2
 _SLUG = r"[A-Za-z0-9][A-Za-z0-9-]*"
 # In the words of Kaggle's list of licences for models.
 _LICENCES = {
@@ -55,9 +59,9 @@ def from_url(to: str) -> "Kaggle":
   if (len(parts) != 4 or not all(re.fullmatch(_SLUG, p) for p in parts)
       or parts[2].lower() != _FRAMEWORK.lower()):
     raise errors.UsageError(
-        f"--to={to} names no variation of a model; expected "
-        f"kaggle://owner/model/{_FRAMEWORK}/variation, each in letters, digits "
-        "and hyphens, such as kaggle://my-lab/regnety/tensorFlow2/"
+        f"--to={remote.redact(to)} names no variation of a "
+        f"model; expected kaggle://owner/model/{_FRAMEWORK}/variation, each in "
+        "letters, digits and hyphens, such as kaggle://my-lab/regnety/tensorFlow2/"
         "regnety600mf-classification")
   return Kaggle(parts[0], parts[1], parts[3])
 
@@ -96,7 +100,9 @@ class Kaggle:
         return base.Plan(outcome, tuple(
             (f"{self._url(release.handle.version)}/{path}",
              directory.joinpath(path).stat().st_size)
-            for path in _files(directory)))
+            for path in _files(directory)), others=(
+                f"kaggle://{self._owner}/{self._model}, a private model",
+                f"{self._url()} (its card)"))
     if outcome is base.Outcome.RENEWED:
       return base.Plan(outcome, ((f"{self._url()} (its card)",
                                   len(self._card(release).encode())),))
@@ -111,9 +117,17 @@ class Kaggle:
     outcome = self._outcome(release)
     if outcome is base.Outcome.PUBLISHED:
       with self._bundle(release) as directory:
-        self._upload(release, directory)
-        self._wait(release)
-        self._compare(release, directory)
+        if self._upload(release, directory):
+          self._wait(release)
+          self._compare(release, directory)
+          surplus = self._surplus(release)
+          if surplus:
+            raise errors.HubExportError(
+                f"{release.handle} is published, but twice.{surplus}")
+        else:
+          # Another was first, or the first look was answered wrongly.
+          self._wait(release)
+          outcome = self._outcome(release)
     if outcome is not base.Outcome.UNCHANGED:
       self._renew_card(release)
     return outcome
@@ -121,7 +135,8 @@ class Kaggle:
   def verify(self, release: releases.Release) -> None:
     """As `base.Destination.verify`.
 
-    Documents may be older than those of `release`, but must be there.
+    Documents may be older than those of `release`, but must be there and
+    agree with each other.
     """
     with self._bundle(release) as directory:
       self._compare(release, directory, same_documents=False)
@@ -192,6 +207,8 @@ class Kaggle:
                 for path in _files(expected)}
       seen = {path: export_dirs.file_sha256(found / path)
               for path in _files(found)}
+      older = [] if same_documents else older_documents.problems(
+          found / _DOCUMENTS, version, release.export_sha256)
     module = {path: sha256 for path, sha256 in seen.items()
               if not path.startswith(f"{_DOCUMENTS}/")}
     digest = layout.hashes_digest(module)
@@ -204,6 +221,8 @@ class Kaggle:
         f"{'differs' if path in seen else 'is missing'}"
         for path, sha256 in wanted.items() if path not in seen
         or same_documents and seen[path] != sha256]
+    problems += [f"{self._url(version)}/{_DOCUMENTS}/{problem}"
+                 for problem in older]
     if problems:
       raise errors.HubExportError(errors.join_problems(
           f"{release.handle} does not read back from {self._url(version)} as "
@@ -246,14 +265,37 @@ class Kaggle:
   # ----- Kaggle
 
   def _upload(self, release: releases.Release, directory: pathlib.Path
-              ) -> None:
+              ) -> bool:
+    """Makes the version; False if it would be the first and is not.
+
+    kagglehub's own model_upload would make the second version then, with the
+    bytes that are meant for the first.
+    """
     licence = str(release.manifest["licence"]["id"]).lower()
     with self._calls(f"upload {self._url(release.handle.version)}"):
-      import kagglehub
-      kagglehub.model_upload(
-          self._name(), str(directory),
-          license_name=_LICENCES.get(licence),
-          version_notes=f"{release.handle}, sha256 {release.export_sha256}")
+      from kagglehub import clients
+      from kagglehub import gcs_upload
+      from kagglehub import handle
+      from kagglehub import models_helpers
+      from kagglesdk.blobs.types import blob_api_service
+      models_helpers.create_model_if_missing(self._owner, self._model)
+      files = gcs_upload.upload_files_and_directories(
+          str(directory), ignore_patterns=[],
+          item_type=blob_api_service.ApiBlobType.MODEL)
+      address = handle.parse_model_handle(self._name())
+      if release.handle.version > 1:
+        models_helpers._create_model_instance_version(
+            address, files,
+            f"{release.handle}, sha256 {release.export_sha256}")
+        return True
+      try:
+        models_helpers._create_model_instance(
+            address, files, _LICENCES.get(licence))
+      except clients.BackendError as e:
+        if e.error_code != http.HTTPStatus.CONFLICT:
+          raise
+        return False
+      return True
 
   def _wait(self, release: releases.Release) -> None:
     """Waits until Kaggle has taken up a version that it was sent."""
@@ -295,13 +337,14 @@ class Kaggle:
     with self._calls(f"look at {self._url()}") as kaggle:
       from kagglesdk.models.types import model_api_service as types
       request = self._addressed(types.ApiGetModelInstanceRequest())
-      try:
-        return kaggle.get_model_instance(request)
-      except Exception as e:  # remote.calls tells what it is.
-        # What is not there, or not there for others, is answered with either.
-        if remote.status(e) in (403, 404):
-          return None
-        raise
+      for _ in range(_LOOKS):
+        try:
+          return kaggle.get_model_instance(request)
+        except Exception as e:  # remote.calls tells what it is.
+          # What is not there, or not there for others, gets either answer.
+          if remote.status(e) not in (403, 404):
+            raise
+      return None
 
   def _renew_card(self, release: releases.Release) -> None:
     with self._calls(f"write the card of {self._url()}") as kaggle:

@@ -1,15 +1,16 @@
 """Publishing to a bucket: what S3 and Google Cloud Storage have in common.
 
 Below <root>/<publisher>/<name>/ lies what `layout` lists. A bucket has no
-rename, so a version is published when its saved_model.pb is there: that object
-is made last, once all others have been read back, and only if nobody made it
-before.
+rename, so a version is published when its saved_model.pb is there. The archive,
+which can be loaded without it, and that object are made last, once all others
+have been read back, only if nobody made them before, and do not stay unless
+they read back, too.
 
 Publishers take turns by a claim, the object <version>.publishing.json, which
-can be made only once and names the bytes that are on their way. Publishers of
-the same bytes share it, so an interrupted upload is taken up by whoever
+can be made only once and names the bytes and documents that are on their way.
+Publishers of the same share it, so an interrupted upload is taken up by whoever
 publishes the same again; what lies there already is kept if it reads back the
-same. Other bytes are refused until the claim is gone. No clock is consulted.
+same. Others are refused until the claim is gone. No clock is consulted.
 """
 
 import contextlib
@@ -86,19 +87,20 @@ class ObjectStore:
     with layout.parts(release) as parts:
       outcome, writes, removes = self._changes(release, parts)
       if outcome is base.Outcome.UNCHANGED:
-        self._give_up(release)  # What a publisher killed at the end left.
+        self._give_up(release, parts)  # One killed at the end left it.
         return outcome
-      with self._claimed(release):
+      with self._claimed(release, parts):
         # Others may have come first, until it was claimed.
         outcome, writes, removes = self._changes(release, parts)
-        last = [p for p in writes if layout.is_marker(p.name)]
+        last = [p for p in writes if layout.is_marker(p.name)
+                or p.name.endswith(layout.ARCHIVE_SUFFIX)]
         for part in writes:
           if part not in last:
             self._write(release.handle, part)
         self._verify_parts(release, [p for p in parts if p not in last])
         self._remove(release.handle, removes)
         for part in last:
-          self._write(release.handle, part, mode="create")
+          self._make(release, part)
         self._check_module(release, parts, self._list(release.handle))
         return outcome
 
@@ -140,10 +142,13 @@ class ObjectStore:
     """Returns the outcome of `put`, what it writes and what it removes."""
     version = release.handle.version
     found = self._list(release.handle)
-    self._check_claim(release, found)
     is_published = f"{version}/{layout.MARKER}" in found
     if is_published:
       self._check_module(release, parts, found)
+    self._check_claim(release, parts, found)
+    for part in parts:
+      if part.name == f"{version}{layout.ARCHIVE_SUFFIX}":
+        self._check_archive(release, part, found)
     writes = [p for p in parts if not self._is_same(release.handle, p, found)]
     removes = layout.stale(found, release)
     if not is_published:
@@ -172,6 +177,13 @@ class ObjectStore:
     raise errors.HubExportError(base.taken(
         self._url(release.handle, f"{version}/"),
         layout.hashes_digest(sha256s), release))
+
+  def _check_archive(self, release: releases.Release, part: layout.Part,
+                     found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises HubExportError if the archive is there with other bytes."""
+    if part.name in found and not self._is_same(release.handle, part, found):
+      raise errors.HubExportError(base.archive_taken(
+          self._url(release.handle, part.name), part.sha256, release))
 
   def _verify_parts(self, release: releases.Release,
                     parts: list[layout.Part]) -> None:
@@ -227,70 +239,97 @@ class ObjectStore:
   # ----- Taking turns
 
   @contextlib.contextmanager
-  def _claimed(self, release: releases.Release) -> Iterator[None]:
+  def _claimed(self, release: releases.Release,
+               parts: tuple[layout.Part, ...]) -> Iterator[None]:
     """Makes the claim or shares it; takes it away if all went well.
 
-    Otherwise it stays: another publisher of the same bytes may be at work.
+    Otherwise it stays: another publisher of the same may be at work.
     """
     name = self._claim_name(release.handle)
-    claim = json.dumps({"handle": str(release.handle),
-                        "export_sha256": release.export_sha256}).encode()
+    claim = json.dumps({
+        "handle": str(release.handle), "export_sha256": release.export_sha256,
+        "all_sha256": _digest(parts)}).encode()
     with remote.calls(f"write {self._url(release.handle, name)}",
                       self._service.access):
       with contextlib.suppress(FileExistsError):
         self._fs().pipe_file(
             self._path(release.handle, name), claim, mode="create",
             **self._service.write_options("application/json"))
-    self._check_claim(release, self._list(release.handle))
+    self._check_claim(release, parts, self._list(release.handle))
     try:
       yield
     except errors.RemoteError:
       raise
     except errors.HubExportError:
       # Refused because the version is taken, or does not read back.
-      self._give_up(release)
+      self._give_up(release, parts)
       raise
     self._remove(release.handle, [name])
 
-  def _give_up(self, release: releases.Release) -> None:
-    """Takes the claim away where the version is published."""
+  def _give_up(self, release: releases.Release,
+               parts: tuple[layout.Part, ...]) -> None:
+    """Takes the own claim away where the version is published."""
     found = self._list(release.handle)
     name = self._claim_name(release.handle)
-    if name in found and f"{release.handle.version}/{layout.MARKER}" in found:
+    if (f"{release.handle.version}/{layout.MARKER}" in found
+        and self._claim(release, found).get("all_sha256") == _digest(parts)):
       self._remove(release.handle, [name])
 
   def _check_claim(self, release: releases.Release,
+                   parts: tuple[layout.Part, ...],
                    found: Mapping[str, Any]) -> None:
-    """Raises HubExportError if other bytes are being published."""
+    """Raises HubExportError if anything else is being published."""
+    claim = self._claim(release, found)
+    if not claim or claim.get("all_sha256") == _digest(parts):
+      return
+    url = self._url(release.handle, self._claim_name(release.handle))
+    claimed = claim.get("export_sha256", "unknown")
+    what = "documents" if claimed == release.export_sha256 else "bytes"
+    raise errors.HubExportError(
+        f"{release.handle} is being published with other {what}, or that was "
+        f"left unfinished: {url} names sha256 {claimed}, {release.export_dir} "
+        f"has {release.export_sha256}; expected one publisher. Publish those "
+        "bytes and documents, or export a new version; if nobody publishes "
+        f"them any longer, delete {url} and publish again.")
+
+  def _claim(self, release: releases.Release, found: Mapping[str, Any]
+             ) -> Mapping[str, Any]:
+    """Returns what the claim says, {} if there is none any longer."""
     name = self._claim_name(release.handle)
-    if (name not in found
-        or f"{release.handle.version}/{layout.MARKER}" in found):
-      return  # What is published already is compared as it is.
-    url = self._url(release.handle, name)
-    with remote.calls(f"read {url}", self._service.access):
+    if name not in found:
+      return {}
+    with remote.calls(f"read {self._url(release.handle, name)}",
+                      self._service.access):
       try:
         content = self._fs().cat_file(self._path(release.handle, name))
       except FileNotFoundError:
-        return  # Its publisher has just finished.
-    try:
-      claimed = json.loads(content)["export_sha256"]
-    except (ValueError, KeyError, TypeError):
-      claimed = "unknown"
-    if claimed != release.export_sha256:
-      raise errors.HubExportError(
-          f"{release.handle} is being published with other bytes, or that was "
-          f"left unfinished: {url} names sha256 {claimed}, "
-          f"{release.export_dir} has {release.export_sha256}; expected one "
-          "publisher. Publish those bytes, or export a new version; if nobody "
-          f"publishes them any longer, delete {url} and publish again.")
+        return {}  # Its publisher has just finished.
+    with contextlib.suppress(ValueError):
+      claim = json.loads(content)
+      if isinstance(claim, dict) and claim:
+        return claim
+    return {"export_sha256": "unknown"}
 
   def _claim_name(self, handle: export_dirs.Handle) -> str:
     return f"{handle.version}{_CLAIM_SUFFIX}"
 
   # ----- Single objects
 
+  def _make(self, release: releases.Release, part: layout.Part) -> None:
+    """Makes what users load; it goes again unless it reads back."""
+    if not self._write(release.handle, part, mode="create"):
+      return  # It is not ours to take away; it is compared with the others.
+    try:
+      self._verify_parts(release, [part])
+    except errors.RemoteError:
+      raise
+    except errors.HubExportError:
+      self._remove(release.handle, [part.name])
+      raise
+
   def _write(self, handle: export_dirs.Handle, part: layout.Part,
-             mode: str = "overwrite") -> None:
+             mode: str = "overwrite") -> bool:
+    """Writes an object; False if it was to be made and is there already."""
     path, url = self._path(handle, part.name), self._url(handle, part.name)
     options = dict(self._service.write_options(part.content_type), mode=mode)
     with remote.calls(f"write {url}", self._service.access):
@@ -303,6 +342,8 @@ class ObjectStore:
         # Somebody with the same claim was quicker; `verify` compares.
         if mode != "create":
           raise
+        return False
+    return True
 
   def _remove(self, handle: export_dirs.Handle, names: list[str]) -> None:
     for name in names:
@@ -326,6 +367,11 @@ class ObjectStore:
     return self._url(handle, "").removesuffix("/")
 
 
+def _digest(parts: tuple[layout.Part, ...]) -> str:
+  """Returns one hash of module, archive and documents."""
+  return layout.hashes_digest({p.name: p.sha256 for p in parts})
+
+
 def root(scheme: str, to: str) -> str:
   """Returns the bucket, or bucket/prefix, that a URL names.
 
@@ -338,7 +384,7 @@ def root(scheme: str, to: str) -> str:
       or any(part in ("", ".", "..") or re.search(r"[?#*\[\]@:\s]", part)
              for part in parts)):
     raise errors.UsageError(
-        f"--to={to} names no place in a bucket; expected {scheme}://bucket or "
-        f"{scheme}://bucket/prefix, the bucket in lower-case letters, digits, "
-        "dots and hyphens")
+        f"--to={remote.redact(to)} names no place in a bucket; "
+        f"expected {scheme}://bucket or {scheme}://bucket/prefix, the bucket in "
+        "lower-case letters, digits, dots and hyphens")
   return path

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 
 from hub_export import errors
@@ -21,12 +22,13 @@ _HIDDEN = "[hidden]"
 # password in URLs, tokens by their usual prefixes, authorisation headers.
 _SECRET_FORMS = (
     (re.compile(r"\?[^\s'\"<>]*"), "?..."),
-    (re.compile(r"://[^/\s@]+@"), f"://{_HIDDEN}@"),
+    (re.compile(r"://[^\s'\"<>]+@"), f"://{_HIDDEN}@"),
     (re.compile(r"\b(hf_|ya29\.|KGAT_|AKIA|ASIA)[\w.-]{8,}"), _HIDDEN),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+"), rf"\1 {_HIDDEN}"),
 )
 # Mistakes of programs; no server's doing.
 _BUGS = (TypeError, AttributeError, NameError, AssertionError)
+_OWN_PACKAGES = ("hub_export", "checks", "model_cards", "tests", "__main__")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +62,19 @@ def calls(action: str, access: Access) -> Iterator[None]:
     access: Whose server it is.
 
   Raises:
-    RemoteError: in place of any exception but a HubExportError or a bug.
+    RemoteError: in place of any exception but a HubExportError, or a bug of
+      this project. Clients meet odd answers with a TypeError, too.
   """
   try:
     yield
-  except (errors.HubExportError, *_BUGS):
+  except errors.HubExportError:
     raise
   except Exception as e:
+    if isinstance(e, _BUGS):
+      if _is_own(e):
+        raise
+      e = ValueError(
+          f"it answered what its client cannot read, {type(e).__name__}: {e}")
     # Without the cause: its text and the objects in it are not redacted.
     raise errors.RemoteError(_message(e, action, access)) from None
 
@@ -92,13 +100,18 @@ def status(error: BaseException) -> int | None:
   return None
 
 
-def redact(text: str, secrets: Iterable[str]) -> str:
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
   """Returns `text` without secrets: known ones, and what has their form."""
   for secret in sorted(filter(None, secrets), key=len, reverse=True):
     text = text.replace(secret, _HIDDEN)
   for form, replacement in _SECRET_FORMS:
     text = form.sub(replacement, text)
   return text
+
+
+def without_login(url: str) -> str:
+  """Returns a URL without user and password."""
+  return re.sub(r"^([^/]*//)[^/]*@", r"\1", url)
 
 
 def in_environment(*names: str) -> list[str]:
@@ -122,6 +135,13 @@ def quiet_progress() -> None:
   if not sys.stderr.isatty():
     set_default("TQDM_DISABLE", "1")
     set_default("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _is_own(error: Exception) -> bool:
+  """Whether the code that raised is this project's, and no client's."""
+  *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+  package = str(frame.f_globals.get("__name__")).partition(".")[0]
+  return package in _OWN_PACKAGES
 
 
 def _message(error: Exception, action: str, access: Access) -> str:

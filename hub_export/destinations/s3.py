@@ -64,7 +64,8 @@ class _S3:
     bucket, _, key = path.partition("/")
     endpoint = (os.environ.get("AWS_ENDPOINT_URL_S3")
                 or os.environ.get("AWS_ENDPOINT_URL"))
-    base = (f"{endpoint.rstrip('/')}/{bucket}" if endpoint
+    base = (f"{remote.without_login(endpoint.rstrip('/'))}/{bucket}"
+            if endpoint
             else f"https://{bucket}.s3.amazonaws.com")
     return [f'hub.load("{base}/{key}.tar.gz")  # Where the bucket is public.',
             f"aws s3 cp --recursive s3://{path} model"]

@@ -87,7 +87,8 @@ def open_log(path: pathlib.Path | None) -> Callable[[str], None]:
   handler.setFormatter(_Formatter())
   handler.handleError = lambda record: None  # A full disk stops no hub.
   for name, level in ((_ACCESS, logging.INFO),
-                      ("uvicorn.error", logging.WARNING)):
+                      ("uvicorn.error", logging.WARNING),
+                      ("hub_export.site", logging.WARNING)):
     logger = logging.getLogger(name)
     logger.propagate = False
     logger.setLevel(level)
@@ -99,7 +100,9 @@ def _line(scope: types.Scope, seen: dict, seconds: float) -> str:
   headers = datastructures.Headers(scope=scope)
   client = scope.get("client")
   fields = {
-      "time": _now(), "client": client[0] if client else None,
+      # A proxy may have said who it is, in any words.
+      "time": _now(), "client": client[0][:_MOST_CHARACTERS] if client else
+              None,
       "method": scope["method"], "path": scope["path"][:_MOST_CHARACTERS],
       "query": scope["query_string"].decode("latin-1")[:_MOST_CHARACTERS],
       **seen, "seconds": round(seconds, 4)}

@@ -25,10 +25,13 @@ def model(place: pages.Place, entry: models_lib.Model,
   return _encode({
       "schema_version": SCHEMA_VERSION, **_summary(place, entry),
       "files": [{"name": file.name, "what": file.what, "bytes": file.bytes,
-                 "sha256": file.sha256, "url": f"{parent}/{file.link}"}
+                 "sha256": file.sha256, "is_as_listed": file.is_as_listed,
+                 "url": f"{parent}/{file.link}"}
                 for file in side_files],
       "module_files": [{"name": file.name, "bytes": file.bytes,
-                        "sha256": file.sha256} for file in module_files]})
+                        "sha256": file.sha256,
+                        "is_as_listed": file.is_as_listed}
+                       for file in module_files]})
 
 
 def problem(text: str) -> bytes:

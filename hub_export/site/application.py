@@ -7,11 +7,9 @@ of them is ever joined to a path before that.
 import re
 from collections.abc import Callable
 
-from starlette import applications
-from starlette import exceptions
+from starlette import concurrency
 from starlette import requests
 from starlette import responses as starlette_responses
-from starlette import routing
 from starlette import types
 
 from hub_export import errors
@@ -37,13 +35,15 @@ _ARCHIVE = ".tar.gz"
 _BESIDE = re.compile(r"((?:[^/]+/){2}([1-9][0-9]*))(\.[^/]+(?:/[^/]+)?)")
 _COLLECTION = re.compile(
     r"([^/]+/collections/[^/]+/1)(?:\.html|(\.(?:[^/]+\.png|md)))?")
+# What clients of proxies send (RFC 9112, section 3.2.2).
+_ABSOLUTE = re.compile(r"https?://[^/]*", re.IGNORECASE)
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _MOST_QUERY_CHARACTERS = 200
 
 
 def app(published: models_lib.Published, write_log: Callable[[str], None],
-        base_url: str | None = None, max_downloads: int = 128
-        ) -> types.ASGIApp:
+        base_url: str | None = None, max_downloads: int = 128,
+        downloads_per_client: int | None = None) -> types.ASGIApp:
   """Returns the ASGI application.
 
   Args:
@@ -52,37 +52,59 @@ def app(published: models_lib.Published, write_log: Callable[[str], None],
     base_url: The site's address as users type it, without a slash at its end;
       by default what each request was sent to.
     max_downloads: Archives that are sent at once; more wait for a turn.
+    downloads_per_client: Of those, so many for one; an eighth by default.
   """
   hub = _Hub(site_lib.Site(published), base_url,
-             limits.Downloads(max_downloads))
-  inner = applications.Starlette(
-      routes=[
-          routing.Route("/", hub.catalogue),
-          routing.Route("/index.html", hub.catalogue),
-          routing.Route("/healthz", hub.healthz),
-          routing.Route("/_site/{name}", hub.asset),
-          routing.Route("/api/v1/models.json", hub.api_models),
-          routing.Route("/api/v1/models/{handle:path}.json", hub.api_model),
-          routing.Route("/{path:path}", hub.published),
-      ],
-      exception_handlers={exceptions.HTTPException: hub.refused})
-  inner.router.redirect_slashes = False
-  return access_log.AccessLog(inner, write_log)
+             limits.Downloads(max_downloads, downloads_per_client))
+  return access_log.AccessLog(hub, write_log)
 
 
 class _Hub:
-  """The endpoints. Those that read files run in threads, as they may wait."""
+  """Finds the answer to each request, in a thread: files may keep waiting."""
 
   def __init__(self, site: site_lib.Site, base_url: str | None,
                downloads: limits.Downloads):
     self._site = site
     self._base_url = base_url
     self._downloads = downloads
+    self._fixed = {
+        "": self._catalogue, "index.html": self._catalogue,
+        "healthz": self._healthz, "api/v1/models.json": self._api_models}
 
-  def catalogue(self, request: requests.Request) -> types.ASGIApp:
+  async def __call__(self, scope: types.Scope, receive: types.Receive,
+                     send: types.Send) -> None:
+    if match := _ABSOLUTE.match(scope["path"]):
+      scope = {**scope, "path": scope["path"][match.end():] or "/"}
+    request = requests.Request(scope)
+    if request.method in ("GET", "HEAD"):
+      answer = await concurrency.run_in_threadpool(self._answer, request)
+    else:
+      answer = responses.Content(
+          f"{request.method} is not served here; expected GET or HEAD: this "
+          "hub only reads. Publish with the publish program.\n", _TEXT, 405,
+          {"allow": "GET, HEAD"})
+    await answer(scope, receive, send)
+
+  def _answer(self, request: requests.Request) -> types.ASGIApp:
+    """Returns the answer to GET."""
+    if not request.scope["path"].startswith("/"):
+      return self._missing(request, "is not published here")
+    path = request.scope["path"][1:]
+    load_format = request.query_params.get("tf-hub-format")
+    if load_format is not None:  # Never a page, which hub.load would unpack.
+      return self._load(request, path, load_format)
+    if path in self._fixed:
+      return self._fixed[path](request)
+    if path.startswith("_site/"):
+      return self._asset(request, path.removeprefix("_site/"))
+    if path.startswith("api/v1/models/") and path.endswith(".json"):
+      return self._api_model(request, path[len("api/v1/models/"):-len(".json")])
+    return self._published(request, path)
+
+  def _catalogue(self, request: requests.Request) -> types.ASGIApp:
     return _page(self._site.catalogue(self._place(request), _query(request)))
 
-  def healthz(self, _: requests.Request) -> types.ASGIApp:
+  def _healthz(self, _: requests.Request) -> types.ASGIApp:
     try:
       next(self._site.published.root.iterdir(), None)
     except OSError as e:
@@ -91,17 +113,17 @@ class _Hub:
           "one that can be listed. Look at the machine.\n", _TEXT, 503)
     return responses.Content("ok\n", _TEXT)
 
-  async def asset(self, request: requests.Request) -> types.ASGIApp:
-    found = pages.assets().get(request.path_params["name"])
+  def _asset(self, request: requests.Request, name: str) -> types.ASGIApp:
+    found = pages.assets().get(name)
     if found is None:
       return self._missing(request, "is no part of the site")
     return responses.Content(*found, headers={"cache-control": _ASSET_CACHE})
 
-  def api_models(self, request: requests.Request) -> types.ASGIApp:
+  def _api_models(self, request: requests.Request) -> types.ASGIApp:
     return _json(self._site.api_models(self._place(request)))
 
-  def api_model(self, request: requests.Request) -> types.ASGIApp:
-    text = request.path_params["handle"]
+  def _api_model(self, request: requests.Request, text: str
+                ) -> types.ASGIApp:
     handle = _handle(text)
     document = handle and self._site.api_model(self._place(request), handle)
     if not document:
@@ -110,12 +132,9 @@ class _Hub:
                       "api/v1/models.json lists."), site_lib.JSON, 404)
     return _json(document)
 
-  def published(self, request: requests.Request) -> types.ASGIApp:
+  def _published(self, request: requests.Request, path: str
+                ) -> types.ASGIApp:
     """Answers for all that carries the name of something published."""
-    path = request.path_params["path"]
-    load_format = request.query_params.get("tf-hub-format")
-    if load_format is not None:
-      return self._load(request, path, load_format)
     handle = _handle(path) or (
         path.endswith(".html") and _handle(path.removesuffix(".html")))
     if handle:
@@ -140,21 +159,38 @@ class _Hub:
     try:
       handle = export_dirs.parse_handle(path.removesuffix(_ARCHIVE))
     except errors.HubExportError as e:
-      return responses.Content(f"{e}\n"[:500], _TEXT, 404)
+      newest = self._newest(path)
+      advice = f". Its newest version is {newest}" if newest else ""
+      return responses.Content(f"{str(e)[:500]}{advice}\n", _TEXT, 404)
     return self._side_file(request, handle, f"{handle.version}{_ARCHIVE}")
+
+  def _newest(self, path: str) -> export_dirs.Handle | None:
+    """Returns the newest version of "publisher/name", if that is what it is.
+    """
+    handle = _handle(f"{path}/1")
+    if handle is None:
+      return None
+    versions = self._site.versions_of(handle)
+    return versions[0] if versions else None
 
   def _side_file(self, request: requests.Request, handle: export_dirs.Handle,
                  name: str) -> types.ASGIApp:
     file = self._site.side_file(handle, name)
     if file is None:
       return self._missing(request, "is not published here")
+    if self._site.is_altered(handle, file):
+      return responses.Content(
+          f"{handle.publisher}/{handle.name}/{name} does not match "
+          f"{handle.version}.SHA256SUMS; expected the bytes that were "
+          "published. It is to be published again.\n", _TEXT, 503,
+          {"retry-after": "60"})
     headers = {}
     if name.endswith(_ARCHIVE):
       headers = {"cache-control": _ARCHIVE_CACHE}
     elif "/" in name:
       headers = {"content-security-policy": site_lib.EVALUATION_POLICY}
-    return self._downloads.limited(
-        responses.File(file.path, file.media_type, headers))
+    return responses.File(
+        file.path, file.media_type, self._downloads, headers)
 
   def _collection(self, request: requests.Request, name: str,
                   suffix: str | None) -> types.ASGIApp:
@@ -163,14 +199,15 @@ class _Hub:
       if document:
         return _page(document)
     elif file := self._site.collection_file(name, f"1{suffix}"):
-      return self._downloads.limited(
-          responses.File(file.path, file.media_type, {}))
+      return responses.File(file.path, file.media_type, self._downloads)
     return self._missing(request, "is not published here")
 
   def _list(self, request: requests.Request, path: str) -> types.ASGIApp:
     """Answers for publishers and for models without a version."""
     place = self._place(request)
-    parts = path.removesuffix("index.html").split("/")
+    parts = path.split("/")
+    if parts[-1] == "index.html":
+      parts[-1] = ""
     is_directory = not parts[-1]
     names = parts[:-1] if is_directory else parts
     document = None
@@ -182,7 +219,9 @@ class _Hub:
     if document is None:
       return self._missing(request, "is not published here")
     if not is_directory:  # The page's links are relative.
-      return starlette_responses.RedirectResponse(f"{names[-1]}/", 307)
+      query = request.scope["query_string"].decode("latin-1")
+      return starlette_responses.RedirectResponse(
+          f"{names[-1]}/{'?' if query else ''}{query}", 307)
     return _page(document)
 
   def _missing(self, request: requests.Request, why: str) -> types.ASGIApp:
@@ -194,14 +233,6 @@ class _Hub:
           pages.message(place, "Not found", text), site_lib.HTML, 404,
           _PAGE_HEADERS)
     return responses.Content(f"{text}\n", _TEXT, 404)
-
-  def refused(self, request: requests.Request, error: Exception
-              ) -> types.ASGIApp:
-    """Answers what Starlette refuses: other methods than GET and HEAD."""
-    return responses.Content(
-        f"{request.method} is not served here; expected GET or HEAD: this hub "
-        "only reads. Publish with the publish program.\n", _TEXT,
-        error.status_code, error.headers)
 
   def _place(self, request: requests.Request) -> pages.Place:
     base_url = self._base_url

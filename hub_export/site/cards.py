@@ -2,6 +2,7 @@
 
 HTML in a card stands on the page as text, comments vanish, links go to the web
 or to files beside the card, and nothing but those files is shown as a picture.
+A text that would take long to parse stands there as it is.
 """
 
 import dataclasses
@@ -14,6 +15,11 @@ import markdown_it
 from markdown_it import token as token_lib
 import markupsafe
 
+MOST_CHARACTERS = 256 << 10
+# Of those whose meaning depends on all that follows: the parser's time grows
+# with the square of their number. Cards have a hundred or two.
+_MOST_MARKS = 10_000
+_MARKS = "[*_<&|`"
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _WEB = re.compile(r"(https?://|mailto:|#)", re.IGNORECASE)
 
@@ -39,12 +45,17 @@ def render(text: str, files: Collection[str],
   """Returns a card's HTML.
 
   Args:
-    text: Markdown.
+    text: Markdown. Beyond MOST_CHARACTERS it is cut off and not parsed, and
+      with thousands of marks it is not parsed either.
     files: Relative links that the card may have, as they are written there.
     replacements: What to put in for placeholders in blocks of code, such as
       the address for "PATH_OR_URL". The text that explains them stays.
     pages: Other relative links that it may have, to where they lead here.
   """
+  if (len(text) > MOST_CHARACTERS
+      or sum(map(text.count, _MARKS)) > _MOST_MARKS):
+    return Card(markupsafe.Markup(
+        f"<pre>{html.escape(text[:MOST_CHARACTERS])}</pre>\n"), ())
   parser = _parser({**dict.fromkeys(files), **(pages or {})},
                    dict(replacements))
   tokens = _without_title(parser.parse(text))
@@ -93,8 +104,7 @@ def _parser(links: dict[str, str | None], replacements: dict[str, str]
     if source not in links:
       return alt
     return (f'<a class="picture" href="{html.escape(source)}">'
-            f'<img src="{html.escape(source)}" alt="{alt}" decoding="async">'
-            "</a>")
+            f'<img src="{html.escape(source)}" alt="{alt}"></a>')
 
   def cell_open(self, tokens, i, options, env) -> str:
     # The parser's own style attribute is one that the pages' policy forbids.
@@ -131,15 +141,16 @@ def _number_headings(tokens: Sequence[token_lib.Token]
   """Gives each heading an id of its own; returns them."""
   found: list[Heading] = []
   taken: set[str] = set()
+  numbers: dict[str, int] = {}  # The last one given, by id without number.
   for i, token in enumerate(tokens):
     if token.type != "heading_open":
       continue
     title = "".join(child.content for child in tokens[i + 1].children or ()
                     if child.type in ("text", "code_inline"))
     heading_id = base = f"card-{_slug(title)}"
-    number = 2
     while heading_id in taken:
-      heading_id, number = f"{base}-{number}", number + 1
+      numbers[base] = numbers.get(base, 1) + 1
+      heading_id = f"{base}-{numbers[base]}"
     taken.add(heading_id)
     # A card has one h1, and so has the page.
     if token.tag == "h1":

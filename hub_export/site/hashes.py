@@ -1,7 +1,7 @@
 """SHA-256 of published files: each is read once for as long as it stays.
 
-What a version's SHA256SUMS says of a file is taken over if it was written
-after that file: publishing read both back. All else is hashed here.
+Always of the bytes themselves: what a version's SHA256SUMS says of them is
+only compared. Whoever replaces a file can give it any time, but not any hash.
 """
 
 import contextlib
@@ -16,12 +16,13 @@ _MAX_SUMS_BYTES = 1 << 20
 
 
 class Hashes:
-  """Knows the SHA-256 of files by their place, size and time of change."""
+  """Knows the SHA-256 of files by their place, size and times of change."""
 
   def __init__(self):
-    self._known: dict[tuple, str] = {}
-    # Two readers of one new page need not both hash gigabytes.
-    self._lock = threading.Lock()
+    self._known: dict[pathlib.Path, tuple[tuple, str]] = {}
+    # Two readers of one new page need not both hash gigabytes, and those of
+    # other pages need not wait for them.
+    self._locks: dict[pathlib.Path, threading.Lock] = {}
 
   def sha256(self, path: pathlib.Path) -> str:
     """Returns a file's SHA-256 in hexadecimal.
@@ -29,38 +30,44 @@ class Hashes:
     Raises:
       OSError: if it cannot be read.
     """
-    key = _key(path)
-    if key not in self._known:
-      with self._lock:
-        if key not in self._known:
-          self._known[key] = export_dirs.file_sha256(path)
-    return self._known[key]
+    stamp = _stamp(path)
+    if self._known.get(path, ("",))[0] != stamp:
+      # One call, so that no two threads make one each.
+      with self._locks.setdefault(path, threading.Lock()):
+        if self._known.get(path, ("",))[0] != stamp:
+          self._known[path] = stamp, export_dirs.file_sha256(path)
+    return self._known[path][1]
 
 
 class VersionHashes:
-  """The hashes of one version's files, by what its SHA256SUMS says."""
+  """The hashes of one version's files, and what its SHA256SUMS says."""
 
   def __init__(self, hashes: Hashes, sums_path: pathlib.Path | None):
     self._hashes = hashes
     self._listed: dict[str, str] = {}
-    self._listed_ns = 0
     if sums_path is not None:
       with contextlib.suppress(OSError):
-        stat = sums_path.stat()
-        if stat.st_size <= _MAX_SUMS_BYTES:
+        if sums_path.stat().st_size <= _MAX_SUMS_BYTES:
           self._listed = parse(sums_path.read_text("utf-8", "replace"))
-          self._listed_ns = stat.st_mtime_ns
 
-  def sha256(self, name: str, path: pathlib.Path) -> str:
-    """Returns the SHA-256 of a file that SHA256SUMS calls `name`.
+  def sha256(self, path: pathlib.Path) -> str:
+    """Returns a file's SHA-256 in hexadecimal.
 
     Raises:
       OSError: if it cannot be read.
     """
-    listed = self._listed.get(name)
-    if listed is not None and path.stat().st_mtime_ns <= self._listed_ns:
-      return listed
     return self._hashes.sha256(path)
+
+  def is_as_listed(self, name: str, path: pathlib.Path) -> bool | None:
+    """Returns whether a file is what SHA256SUMS says of `name`.
+
+    None if it says nothing of that name: then nothing is read.
+
+    Raises:
+      OSError: if the file cannot be read.
+    """
+    listed = self._listed.get(name)
+    return None if listed is None else listed == self.sha256(path)
 
 
 def parse(text: str) -> dict[str, str]:
@@ -70,6 +77,7 @@ def parse(text: str) -> dict[str, str]:
   return {match[2]: match[1] for match in found if match}
 
 
-def _key(path: pathlib.Path) -> tuple:
+def _stamp(path: pathlib.Path) -> tuple:
   stat = path.stat()
-  return (str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+  # The last is the system's own: nobody can set it back.
+  return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -1,17 +1,16 @@
 """Limits that keep the hub answering, whatever clients do.
 
-- So many downloads at once; the next ones wait for a turn, then are told to
-  come again.
+- So many downloads at once, and so many of them for one client; the next ones
+  wait for a turn, then are told to come again.
 - A client that does not say what it wants, or does not take what it is sent,
   is cut off.
 """
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
-from starlette import types
 from uvicorn.protocols.http import h11_impl
-
-from hub_export.site import responses
 
 REQUEST_SECONDS = 20  # From connecting to the end of a request's headers.
 WRITE_SECONDS = 60    # For taking about 200 kB, what lies in buffers at most.
@@ -19,44 +18,68 @@ WAIT_SECONDS = 30     # For a turn to download.
 
 
 class Downloads:
-  """Turns to download: so many at once, so many waiting."""
+  """Turns to download: so many at once in all, and for each client."""
 
-  def __init__(self, at_once: int, wait_seconds: float = WAIT_SECONDS):
+  def __init__(self, at_once: int, per_client: int | None = None,
+               wait_seconds: float = WAIT_SECONDS):
+    """Initializes.
+
+    Args:
+      at_once: Downloads of all clients.
+      per_client: Of one client; an eighth of all, but two, if not given.
+      wait_seconds: How long to wait for a turn.
+    """
+    self._all = _Turns(at_once, wait_seconds)
+    self._per_client = per_client or max(2, at_once // 8)
+    self._wait_seconds = wait_seconds
+    self._clients: dict[str, _Turns] = {}  # Those that are here just now.
+
+  @contextlib.asynccontextmanager
+  async def turn(self, client: str) -> AsyncIterator[bool]:
+    """Yields whether there was a turn in time, and holds it meanwhile."""
+    turns = self._clients.setdefault(
+        client, _Turns(self._per_client, self._wait_seconds))
+    try:
+      # First the client's own: it may only wait with so many for the others.
+      async with turns.one() as may_ask:
+        if not may_ask:
+          yield False
+          return
+        async with self._all.one() as may_download:
+          yield may_download
+    finally:
+      if not turns.num_here:
+        self._clients.pop(client, None)
+
+
+class _Turns:
+  """So many at once, four times as many waiting."""
+
+  def __init__(self, at_once: int, wait_seconds: float):
+    self.num_here = 0
+    self._most_here = 5 * at_once
     self._turns = asyncio.Semaphore(at_once)
-    self._most_waiting = 4 * at_once
-    self._waiting = 0
     self._wait_seconds = wait_seconds
 
-  def limited(self, response: types.ASGIApp) -> types.ASGIApp:
-    """Returns `response`, to be sent when there is a turn."""
-    async def app(scope: types.Scope, receive: types.Receive,
-                  send: types.Send) -> None:
-      if scope["method"] == "HEAD":  # Costs nothing.
-        await response(scope, receive, send)
-      elif await self._take():
-        try:
-          await response(scope, receive, send)
-        finally:
-          self._turns.release()
-      else:
-        await responses.Content(
-            "too many downloads at once; expected fewer. Try again in a "
-            "minute.\n", "text/plain; charset=utf-8", 503,
-            {"retry-after": "60"})(scope, receive, send)
-    return app
-
-  async def _take(self) -> bool:
-    """Returns whether there was a turn in time; it has to be released."""
-    if self._turns.locked() and self._waiting >= self._most_waiting:
-      return False
-    self._waiting += 1
+  @contextlib.asynccontextmanager
+  async def one(self) -> AsyncIterator[bool]:
+    """Yields whether there was a turn in time, and holds it meanwhile."""
+    if self.num_here >= self._most_here:
+      yield False
+      return
+    self.num_here += 1
     try:
-      await asyncio.wait_for(self._turns.acquire(), self._wait_seconds)
-      return True
-    except asyncio.TimeoutError:
-      return False
+      try:
+        await asyncio.wait_for(self._turns.acquire(), self._wait_seconds)
+      except asyncio.TimeoutError:
+        yield False
+        return
+      try:
+        yield True
+      finally:
+        self._turns.release()
     finally:
-      self._waiting -= 1
+      self.num_here -= 1
 
 
 class Protocol(h11_impl.H11Protocol):

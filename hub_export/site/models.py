@@ -10,6 +10,7 @@ Nothing here imports TensorFlow.
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 import re
@@ -19,6 +20,7 @@ from typing import Any
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export.destinations import directory
+from hub_export.site import cards
 
 _MARKDOWN_TYPE = "text/markdown; charset=utf-8"
 _PICTURE_TYPE = "image/png"
@@ -37,6 +39,8 @@ _EVALUATION_TYPES = {
     ".png": _PICTURE_TYPE, ".svg": "image/svg+xml",
     ".html": "text/html; charset=utf-8"}
 _FAMILY = re.compile(r"[a-z0-9][a-z0-9._-]*")
+# What no count is: some would not even fit into a float.
+_COUNTS = range(10**15)
 _MAX_JSON_BYTES = 64 << 20  # Reports take kilobytes.
 
 
@@ -113,7 +117,12 @@ class Published:
   def models(self) -> list[Model]:
     """Returns all models: by publisher, family and size, versions descending.
     """
-    found = [self.model(handle) for handle in self._directory.handles()]
+    found = []
+    for handle in self._directory.handles():
+      try:
+        found.append(self.model(handle))
+      except Exception:  # One that is strange hides none of the others.
+        logging.getLogger(__name__).exception("%s is left out", handle)
     return sorted(filter(None, found), key=_order)
 
   def model(self, handle: export_dirs.Handle) -> Model | None:
@@ -123,6 +132,10 @@ class Published:
     module_dir = self._directory.module_dir(handle)
     archive_path = self._directory.archive_path(handle)
     report_path = self._directory.report_path(handle)
+    card_path = self._directory.card_path(handle)
+    if not all(map(self._is_inside, (
+        module_dir, archive_path, card_path, report_path))):
+      return None
     try:
       stamps = tuple(
           (s.st_mtime_ns, s.st_size, s.st_ino) for s in map(os.stat, (
@@ -138,12 +151,12 @@ class Published:
       return None
 
   def card(self, handle: export_dirs.Handle) -> str:
-    """Returns the card's Markdown.
+    """Returns the card's Markdown, or as much of it as is ever shown.
 
     Raises:
       OSError: if it cannot be read.
     """
-    return self._directory.card_path(handle).read_text("utf-8", "replace")
+    return read_markdown(self._directory.card_path(handle))
 
   def collections(self) -> list[Collection]:
     """Returns the collections of publishers that have models, sorted."""
@@ -152,8 +165,8 @@ class Published:
     for path in sorted(self.root.glob("*/collections/*/1.md")):
       publisher, _, family, _ = path.relative_to(self.root).parts
       if (publisher in publishers and _FAMILY.fullmatch(family)
-          and self._is_inside(path)):
-        pictures = filter(lambda file: self._is_inside(file.path), (
+          and self._is_file_inside(path)):
+        pictures = filter(lambda file: self._is_file_inside(file.path), (
             SideFile(picture.name, picture, "picture of the collection",
                      _PICTURE_TYPE)
             for picture in sorted(path.parent.glob("1.*.png"))))
@@ -169,12 +182,12 @@ class Published:
       found.append(SideFile(path.name, path, what, media_type))
     for path in self._directory.attachment_paths(handle):
       media_type = _EVALUATION_TYPES.get(path.suffix)
-      if media_type is not None:
+      if media_type is not None and path.name.isprintable():
         what = ("page of the evaluation" if path.suffix == ".html"
                 else "picture of the evaluation")
         found.append(SideFile(f"{path.parent.name}/{path.name}", path, what,
                               media_type))
-    return [file for file in found if self._is_inside(file.path)]
+    return [file for file in found if self._is_file_inside(file.path)]
 
   def module_files(self, handle: export_dirs.Handle
                    ) -> list[tuple[str, pathlib.Path]]:
@@ -186,10 +199,23 @@ class Published:
     except errors.HubExportError:  # Somebody put something else in there.
       return []
 
+  def _is_file_inside(self, path: pathlib.Path) -> bool:
+    return os.path.isfile(path) and self._is_inside(path)
+
   def _is_inside(self, path: pathlib.Path) -> bool:
-    """Whether a file is there, and no link leads out of the directory."""
-    return os.path.isfile(path) and pathlib.Path(
-        os.path.realpath(path)).is_relative_to(os.path.realpath(self.root))
+    """Whether no link on the way leads out of the directory."""
+    return pathlib.Path(os.path.realpath(path)).is_relative_to(
+        os.path.realpath(self.root))
+
+
+def read_markdown(path: pathlib.Path) -> str:
+  """Returns a card's text, or as much of it as is ever shown.
+
+  Raises:
+    OSError: if it cannot be read.
+  """
+  with open(path, encoding="utf-8", errors="replace") as f:
+    return f.read(cards.MOST_CHARACTERS + 1)
 
 
 def newest(models: Sequence[Model]) -> list[tuple[Model, int]]:
@@ -261,6 +287,8 @@ def _get(tree: Any, kind: type | tuple[type, ...], *keys: str) -> Any:
       return None
     tree = tree.get(key)
   if isinstance(tree, bool) and kind is not bool:
+    return None
+  if isinstance(tree, int) and tree not in _COUNTS:
     return None
   return tree if isinstance(tree, kind) else None
 

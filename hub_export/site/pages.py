@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
+import secrets
 import unicodedata
 from collections.abc import Mapping, Sequence
 from urllib import parse
@@ -27,6 +28,8 @@ _ASSETS_DIR = _HERE / "assets"
 # No script, style or picture but the site's own, and no page around it.
 POLICY = ("default-src 'none'; style-src 'self'; script-src 'self'; "
           "img-src 'self'; form-action 'self'; base-uri 'none'")
+# No card can know them, so what it says is not taken for one.
+_BASE_MARK, _LOAD_MARK = secrets.token_hex(16), secrets.token_hex(16)
 _ASSET_TYPES = {".css": "text/css; charset=utf-8",
                 ".js": "text/javascript; charset=utf-8",
                 ".svg": "image/svg+xml"}
@@ -46,6 +49,7 @@ class File:
   name: str
   bytes: int
   sha256: str
+  is_as_listed: bool | None = None  # In SHA256SUMS; None if it is not there.
   what: str = ""
   link: str = ""    # Relative to the page; "" if it is not offered by itself.
 
@@ -134,12 +138,14 @@ def model(place: Place, entry: models_lib.Model, card_text: str,
   handle = entry.handle
   load_url = place.load_url(handle)
   card = _card(card_text, tuple(file.link for file in side_files),
-               str(handle), place.base_url, load_url)
+               str(handle)).at(place.base_url, load_url)
   return _render(
       "model.html.j2", place, root="../../", model=entry, card=card,
       snippets=snippets.for_model(
           entry, load_url, f"{place.base_url}/{handle}", side_files),
       side_files=side_files, module_files=module_files,
+      is_altered=any(file.is_as_listed is False
+                     for file in (*side_files, *module_files)),
       versions=other_versions,
       version_links={
           version: place.page(dataclasses.replace(handle, version=version)
@@ -197,6 +203,9 @@ def _catalogue(place: Place, entries: Sequence[tuple[models_lib.Model, int]],
       "text": search.text(entry), "is_shown": entry.handle in shown,
       "name": (f"version {entry.handle.version}" if names_versions
                else entry.handle.name),
+      # On the pages below, all are of the same one.
+      "publisher_link": "" if root else place.index(
+          f"{entry.handle.publisher}/"),
       "link": root + place.page(entry.handle),
       "num_versions": counts[entry.handle],
       "versions_link": place.index(
@@ -208,6 +217,7 @@ def _catalogue(place: Place, entries: Sequence[tuple[models_lib.Model, int]],
                  query=query.text, kind=query.kind, order=query.order,
                  orders=search.ORDERS, num_shown=len(shown),
                  has_search=not names_versions,
+                 all_passed=all(e.status == "passed" for e in entries),
                  collections=[(c, root + place.page(c.name))
                               for c in collections], **values)
 
@@ -216,12 +226,24 @@ def _blank(value: float | None) -> float | str:
   return "" if value is None else value
 
 
-# A visitor may name any host, so there may be many addresses of one card.
+@dataclasses.dataclass(frozen=True)
+class _CardAnywhere:
+  """A card with marks where addresses of the site are to stand."""
+  card: cards.Card
+
+  def at(self, base_url: str, load_url: str) -> cards.Card:
+    """Returns the card for a site at `base_url`."""
+    body = self.card.body
+    for mark, url in ((_BASE_MARK, base_url), (_LOAD_MARK, load_url)):
+      body = body.replace(mark, str(markupsafe.escape(url)))
+    return dataclasses.replace(self.card, body=markupsafe.Markup(body))
+
+
+# Parsing takes long, and visitors may name any host: the address comes later.
 @functools.lru_cache(maxsize=256)
-def _card(text: str, links: tuple[str, ...], handle: str, base_url: str,
-          load_url: str) -> cards.Card:
-  return cards.render(text, links, {
-      f"PATH_OR_URL/{handle}": load_url, "PATH_OR_URL": base_url})
+def _card(text: str, links: tuple[str, ...], handle: str) -> _CardAnywhere:
+  return _CardAnywhere(cards.render(text, links, {
+      f"PATH_OR_URL/{handle}": _LOAD_MARK, "PATH_OR_URL": _BASE_MARK}))
 
 
 def _render(template: str, place: Place, root: str, **values: object) -> str:
@@ -254,7 +276,7 @@ def _assets_version() -> str:
 
 def _breakable(name: str) -> markupsafe.Markup:
   """Returns a name that lines may break after `_`, `/`, `-` and `.`."""
-  escaped = str(markupsafe.escape(name))
+  escaped = str(markupsafe.escape(_visible(name)))
   for mark in "_/-.":
     escaped = escaped.replace(mark, f"{mark}<wbr>")
   return markupsafe.Markup(escaped)

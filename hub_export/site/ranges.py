@@ -2,13 +2,50 @@
 
 import email.utils
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 class Unsatisfiable(Exception):
   """The part asked for lies behind the end."""
+
+
+def headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+  """Returns a request's headers: several of a name are one (section 5.3)."""
+  found: dict[str, list[str]] = {}
+  for name, value in raw:
+    found.setdefault(name.decode("latin-1").lower(), []).append(
+        value.decode("latin-1"))
+  return {name: ", ".join(values) for name, values in found.items()}
+
+
+def takes_gzip(headers: Mapping[str, str]) -> bool:
+  """Returns whether the client takes what is compressed (section 12.5.3)."""
+  for item in headers.get("accept-encoding", "").lower().split(","):
+    coding, *parameters = (part.strip() for part in item.split(";"))
+    if coding == "gzip":
+      return not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", parameter)
+                     for parameter in parameters)
+  return False
+
+
+def is_wanted(headers: Mapping[str, str], etag: str,
+              modified: float | None = None) -> bool:
+  """Returns whether the client still wants what it would get: If-Match.
+
+  Args:
+    headers: The request's, lower case.
+    etag: Of what would be sent.
+    modified: When it last changed, in seconds since 1970, if that is known.
+  """
+  wanted = headers.get("if-match")
+  if wanted is not None:
+    # Tags that are only similar ("W/") do not count here (section 13.1.1).
+    tags = [tag.strip() for tag in wanted.split(",")]
+    return "*" in tags or etag in tags
+  until = _seconds(headers.get("if-unmodified-since"))
+  return modified is None or until is None or int(modified) <= until
 
 
 def is_unchanged(headers: Mapping[str, str], etag: str,

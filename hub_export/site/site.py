@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib import parse
 
 from hub_export import export_dirs
@@ -66,7 +66,7 @@ class Site:
     side, inside = self._files(handle)
     return _html(pages.model(
         place, entry, self.published.card(handle), side, inside,
-        self._versions(handle)))
+        [other.version for other in self.versions_of(handle)]))
 
   def collection(self, place: pages.Place, name: str) -> Document | None:
     """Returns the page of a collection; None if there is none of that name."""
@@ -74,7 +74,7 @@ class Site:
     if entry is None:
       return None
     return _html(pages.collection(
-        place, entry, entry.path.read_text("utf-8", "replace"),
+        place, entry, models_lib.read_markdown(entry.path),
         self.published.models()))
 
   def collection_file(self, name: str, file_name: str
@@ -118,11 +118,22 @@ class Site:
         return file
     return None
 
-  def _versions(self, handle: export_dirs.Handle) -> list[int]:
+  def is_altered(self, handle: export_dirs.Handle, file: models_lib.SideFile
+                 ) -> bool:
+    """Returns whether a file beside a module is not what SHA256SUMS lists."""
+    with contextlib.suppress(OSError):  # Renewed just now; sending tells.
+      return self._version_hashes(
+          handle, self.published.side_files(handle)).is_as_listed(
+              file.name, file.path) is False
+    return False
+
+  def versions_of(self, handle: export_dirs.Handle
+                  ) -> list[export_dirs.Handle]:
+    """Returns all published versions of the model, the newest first."""
     model_dir = self.published.root / handle.publisher / handle.name
     found = [dataclasses.replace(handle, version=version)
              for version in reversed(export_dirs.versions(model_dir))]
-    return [other.version for other in found
+    return [other for other in found
             if self.published.model(other) is not None]
 
   def _files(self, handle: export_dirs.Handle
@@ -130,9 +141,7 @@ class Site:
     """Returns the files beside a module, and those in it."""
     side = self.published.side_files(handle)
     version = str(handle.version)
-    sums = next((file.path for file in side
-                 if file.name == f"{version}.SHA256SUMS"), None)
-    hashes = hashes_lib.VersionHashes(self._hashes, sums)
+    hashes = self._version_hashes(handle, side)
     beside, inside = [], []
     for file in side:
       with contextlib.suppress(FileNotFoundError):  # Renewed just now.
@@ -142,6 +151,13 @@ class Site:
       with contextlib.suppress(FileNotFoundError):
         inside.append(_file(hashes, f"{version}/{name}", name, path))
     return beside, inside
+
+  def _version_hashes(self, handle: export_dirs.Handle,
+                      side: Sequence[models_lib.SideFile]
+                      ) -> hashes_lib.VersionHashes:
+    sums = next((file.path for file in side
+                 if file.name == f"{handle.version}.SHA256SUMS"), None)
+    return hashes_lib.VersionHashes(self._hashes, sums)
 
 
 def documents(site: Site, place: pages.Place
@@ -179,8 +195,8 @@ def documents(site: Site, place: pages.Place
 
 def _file(hashes: hashes_lib.VersionHashes, listed_name: str, name: str,
           path: pathlib.Path, what: str = "", link: str = "") -> pages.File:
-  return pages.File(name, os.stat(path).st_size,
-                    hashes.sha256(listed_name, path), what, link)
+  return pages.File(name, os.stat(path).st_size, hashes.sha256(path),
+                    hashes.is_as_listed(listed_name, path), what, link)
 
 
 def _html(text: str) -> Document:

@@ -50,6 +50,7 @@ def write(published: models_lib.Published, static_dir: pathlib.Path,
   """
   earlier = _earlier(published, static_dir)
   site = site_lib.Site(published)
+  _check_unaltered(site)
   documents = dict(site_lib.documents(
       site, pages.Place(base_url, is_static=True)))
   # After the pages: whatever those show is there, and perhaps more.
@@ -69,6 +70,18 @@ def write(published: models_lib.Published, static_dir: pathlib.Path,
     removed = _remove(static_dir, earlier - names)
     _note(static_dir, names)
   return Outcome(written, len(names) - written, removed)
+
+
+def _check_unaltered(site: site_lib.Site) -> None:
+  """Raises HubExportError if a file is not what its SHA256SUMS says."""
+  altered = [f"{m.handle.publisher}/{m.handle.name}/{file.name}"
+             for m in site.published.models()
+             for file in site.published.side_files(m.handle)
+             if site.is_altered(m.handle, file)]
+  if altered:
+    raise errors.HubExportError(errors.join_problems(
+        "these files do not match their version's SHA256SUMS", altered,
+        "Publish them again; the site was left as it is."))
 
 
 def _earlier(published: models_lib.Published, static_dir: pathlib.Path

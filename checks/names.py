@@ -1,0 +1,47 @@
+"""Which checks an export needs before it may be published.
+
+What `suite` runs, by form and kind, told without TensorFlow: a report from
+which some are missing has not passed, whatever it says of the others.
+"""
+
+from collections.abc import Iterable
+
+from hub_export import errors
+
+# Of a SavedModel. "accuracy/expected" is run for those who ask for it only.
+_SAVED_MODEL = (
+    "structure/files", "structure/manifest", "structure/interface",
+    "structure/signatures", "structure/parameters", "structure/weights",
+    "structure/labels",
+    "numerics/golden", "numerics/batch_sizes", "numerics/image_sizes",
+    "numerics/repeatable", "numerics/image_bytes", "numerics/preprocessing",
+    "numerics/features",
+    "trainability/gradients", "trainability/moving_statistics",
+    "trainability/fine_tuning", "trainability/mirrored",
+    "trainability/save_and_reload",
+    "accuracy/counting", "accuracy/image_bytes", "accuracy/top1",
+    "accuracy/top5", "accuracy/earlier",
+    "card/card")
+_SAVED_MODEL_KINDS = {
+    "classifier": _SAVED_MODEL,
+    "feature_extractor": (*_SAVED_MODEL, "trainability/endpoints",
+                          "accuracy/same_as_classifier")}
+# By a manifest's form, then kind. A form with a suite of its own gets a line.
+EXPECTED = {"main": _SAVED_MODEL_KINDS, "portable": _SAVED_MODEL_KINDS}
+
+
+def missing(form: object, kind: object, made: Iterable[str]) -> list[str]:
+  """Returns the checks, "group/name" each, that an export needs besides `made`.
+
+  Raises:
+    ChecksError: if nobody knows what such an export needs.
+  """
+  try:
+    expected = EXPECTED[form][kind]
+  except (KeyError, TypeError):
+    raise errors.ChecksError(
+        f"no checks are known for a {kind} of the form {form}; expected a form "
+        f"out of {sorted(EXPECTED)} and a kind out of "
+        f"{sorted(_SAVED_MODEL_KINDS)}. Export it again.") from None
+  found = set(made)
+  return [name for name in expected if name not in found]
