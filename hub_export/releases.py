@@ -42,6 +42,8 @@ class Release:
   # All that goes beside module and archive, by its path relative to the
   # card's directory; the card, which links to the others, comes last.
   documents: tuple[tuple[str, bytes], ...]
+  # Whether it may take the place of one that somebody else signed.
+  replaces_signature: bool = False
 
   def document(self, name: str) -> bytes:
     """Returns the content of one document; KeyError if there is none."""

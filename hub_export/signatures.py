@@ -21,6 +21,7 @@ from hub_export import signing_keys
 
 # What signs is imported where it is used: most programs never sign.
 if TYPE_CHECKING:
+  from cryptography import x509
   from cryptography.hazmat.primitives.asymmetric import ec
 
 FILE_ITSELF = "."  # What the format calls the content of a single file.
@@ -164,6 +165,15 @@ def verify(bundle: bytes, files: Mapping[str, str],
           f"({type(e).__name__}: {e})") from e
 
 
+def signer_name(bundle: bytes) -> str | None:
+  """Returns who says to have made a signature; None if it is damaged."""
+  try:
+    return _signer(json.loads(bundle))[0].shown
+  except (ValueError, KeyError, TypeError, AttributeError, IndexError,
+          RecursionError):
+    return None
+
+
 def differences(expected: Mapping[str, str], found: Mapping[str, str]
                 ) -> list[str]:
   """Returns a line for each file that differs, sorted by its name."""
@@ -215,20 +225,10 @@ def _claimed_signer(bundle: Mapping[str, Any],
   Raises:
     ChecksError: if that is somebody else than `verifier` believes.
   """
-  from cryptography import x509  # pylint: disable=g-import-not-at-top
-
-  material = bundle["verificationMaterial"]
-  if "x509CertificateChain" not in material:
-    found, is_right = SignedBy(f"key {material['publicKey']['hint']}"), False
-  else:
-    certificate = x509.load_der_x509_certificate(base64.b64decode(
-        material["x509CertificateChain"]["certificates"][0]["rawBytes"]))
+  found, certificate = _signer(bundle)
+  if certificate:
     signing_keys.check_purpose(certificate)
-    found = SignedBy(
-        f"certificate {certificate.subject.rfc4514_string()}",
-        signing_keys.certificate_sha256(certificate),
-        certificate.not_valid_before_utc, certificate.not_valid_after_utc)
-    is_right = verifier.is_signer(certificate)
+  is_right = bool(certificate) and verifier.is_signer(certificate)
   if verifier.public_key:
     expected = f"key {signing_keys.fingerprint(verifier.public_key)}"
     is_right = found.name == expected
@@ -239,6 +239,23 @@ def _claimed_signer(bundle: Mapping[str, Any],
         f"it is signed by {found.shown}; expected {expected}, for "
         f"{verifier.shown}")
   return found
+
+
+def _signer(bundle: Mapping[str, Any]
+            ) -> tuple[SignedBy, "x509.Certificate | None"]:
+  """Returns who a bundle says has signed it, and with what certificate."""
+  from cryptography import x509  # pylint: disable=g-import-not-at-top
+
+  material = bundle["verificationMaterial"]
+  if "x509CertificateChain" not in material:
+    return SignedBy(f"key {material['publicKey']['hint']}"), None
+  certificate = x509.load_der_x509_certificate(base64.b64decode(
+      material["x509CertificateChain"]["certificates"][0]["rawBytes"]))
+  return SignedBy(
+      f"certificate {certificate.subject.rfc4514_string()}",
+      signing_keys.certificate_sha256(certificate),
+      certificate.not_valid_before_utc,
+      certificate.not_valid_after_utc), certificate
 
 
 def _check_validity(signer: SignedBy, verifier: signing_keys.Verifier) -> None:

@@ -140,6 +140,11 @@ class HuggingFace:
     is_published = f"{release.handle.version}/{layout.MARKER}" in found
     if is_published:
       self._check_module(release, parts, found, head)
+      signature = f"{release.handle.version}{layout.SIGNATURE_SUFFIX}"
+      if signature in found:
+        with layout.work_dir() as work_dir:
+          layout.check_signature(
+              self._download(signature, head, work_dir).read_bytes(), release)
     elif head:
       self._check_name(release, found, head)
     writes = [p for p in (*parts, *self._readme(release, found))
