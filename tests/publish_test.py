@@ -609,6 +609,10 @@ class TestDirectory:
     directory.Directory(to).put(releases.read(export_dir))
     pictures = export_dir.parent / "1.evaluations"
     (pictures / "pets-test.worst.png").write_bytes(b"drawn anew")
+    with pytest.raises(errors.ChecksError, match="1.evaluations/pets-test.worst"
+                       ".png beside .* is not what the report says"):
+      releases.read(export_dir)
+    tiny_export.list_attachments(export_dir)  # The checks were run again.
     assert directory.Directory(to).put(
         releases.read(export_dir)) is base.Outcome.RENEWED
     _assert_published(to, export_dir)
