@@ -34,6 +34,7 @@ _ARCHIVE_SUFFIX = ".tar.gz"
 _DOCUMENTS = "documents"
 _SIGNATURE = trust.SIGNATURE_SUFFIX
 _SIGNED_SUMS = sums.SUFFIX + trust.SIGNATURE_SUFFIX
+_REPORT_SUFFIX = ".checks.json"
 # kagglehub's own files beside a version in its cache.
 _KAGGLE_MARKS = (".complete", ".archive")
 
@@ -188,7 +189,23 @@ def _check_files(subject: Subject, signed: Mapping[str, str]
   problems = signatures.differences(expected, found)
   if problems:
     raise _failed(subject, "files", problems)
+  _check_report(subject, signed[archive_name])
   return module, len(beside)
+
+
+def _check_report(subject: Subject, archive_sha256: str) -> None:
+  """Raises ChecksError if the report, and so the card, is of other bytes."""
+  name = subject.version + _REPORT_SUFFIX
+  try:
+    found = json.loads(subject.side.read(name) or b"{}").get("archive") or {}
+    sha256 = found.get("sha256", archive_sha256)
+  except (ValueError, AttributeError, RecursionError) as e:
+    raise _failed(subject, "files", [
+        f"{name} was signed, but is no report ({type(e).__name__}: {e})"]) from e
+  if sha256 != archive_sha256:
+    raise _failed(subject, "files", [
+        f"{name} says that the archive's sha256 is {sha256}; expected "
+        f"{archive_sha256}, that of the archive"])
 
 
 def _check_signature(subject: Subject, module: _Module,

@@ -506,6 +506,15 @@ class TestOtherSigners:
                        match=f"check 'provenance'(.|\n)*  {problem}"):
       _verify(verifier, module_dir)
 
+  def test_signed_report_of_another_archive(self, module_dir, verifier, keys):
+    path = module_dir.with_name("1.checks.json")
+    report = json.loads(path.read_text())
+    path.write_text(json.dumps(report | {"archive": {"sha256": "ab" * 32}}))
+    _resign(module_dir, keys[0])
+    with pytest.raises(errors.ChecksError, match="check 'files'(.|\n)*1.checks"
+                       ".json says that the archive's sha256 is abab"):
+      _verify(verifier, module_dir)
+
   @pytest.mark.parametrize("content", [None, b"[]", b"{}", b"\xff", b"[" * 9999,
                                        b'{"handle": 1}', b'{"handle": "x"}'])
   def test_signed_but_no_export(self, module_dir, verifier, keys, content):
