@@ -117,7 +117,8 @@ def main(_: Sequence[str]) -> int:
         f"  module      {verdict.num_files} files, just those that were signed")
   if verdict.num_beside is not None:
     print(f"  beside it   {verdict.num_beside} files, as published\n"
-          f"  provenance  {verdict.provenance}")
+          f"  provenance  {verdict.provenance}\n"
+          "  not signed  a hub's own page, such as README.md on Hugging Face")
   return 0
 
 

@@ -45,7 +45,8 @@ def fenced_text(card: str) -> str:
   found, is_open, is_text = [], False, False
   for line in _lines(card):
     if line.is_code and not is_open:
-      is_text = line.text.strip(" `~").partition(" ")[0].lower() not in _LANGUAGES
+      language = line.text.strip(" `~").partition(" ")[0].lower()
+      is_text = language not in _LANGUAGES
     elif line.is_code and is_text and not line.is_end:
       found.append(line.text)
     is_open = line.is_code and not line.is_end
