@@ -11,6 +11,7 @@ exit status is 1; 0 if nothing was, 2 on wrong usage. Servers of Sigstore or
 anybody else are not asked.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from absl import flags
@@ -33,13 +34,20 @@ _PUBLIC_KEY = flags.DEFINE_string(
     "publisher, not from beside the model.")
 _CERTIFICATE_CHAIN = flags.DEFINE_list(
     "certificate_chain", [], "Instead of a key: certificates, PEM, with the "
-    "root, that vouch for the signer's. Whoever has one of theirs is believed.")
+    "root, that vouch for the signer's.")
+_SIGNER = flags.DEFINE_string(
+    "signer", None, "With --certificate_chain, whose certificate of theirs to "
+    "believe: its subject, such as CN=My Lab, or its SHA-256.")
+_ALLOW_EXPIRED = flags.DEFINE_bool(
+    "allow_expired", False, "Believe a certificate that has run out. Whoever "
+    "got hold of its key since could have signed.")
 _BESIDE = flags.DEFINE_string(
     "beside", None, "Where the files beside the module lie, if elsewhere: the "
     "path or address of the published version, without .tar.gz.")
 _HANDLE = flags.DEFINE_string(
     "handle", None, "Which module it has to be, publisher/name/version; by "
-    "default any that this publisher signed.")
+    "default what the path or address looks like, else any that this publisher "
+    "signed.")
 _MODULE_ONLY = flags.DEFINE_bool(
     "module_only", False, "Verify the module alone, by <version>.sig; card, "
     "report, sums and provenance need not be there.")
@@ -74,7 +82,7 @@ def subject(export_dir: str | None, archive: str | None, beside: str | None
         "Check the path.")
   side, name = side_files.at(beside) if beside else (own_side, own_name)
   if export_dir and not beside:
-    side = verification.nested(path, name) or side
+    side = verification.nested(path, own_side) or side
   version = name.removesuffix(_ARCHIVE_SUFFIX)
   if not _is_version(version):
     raise errors.HubExportError(
@@ -86,9 +94,12 @@ def subject(export_dir: str | None, archive: str | None, beside: str | None
     raise errors.UsageError(
         "--beside was given with an address for --archive; expected one of "
         "them, as the files lie beside the archive there")
-  return verification.Subject(
+  found = verification.Subject(
       own_side.shown(own_name), version, side, path if export_dir else None,
       path if archive else None)
+  # The parents of Kaggle's form are Kaggle's, and no handle.
+  return found if found.is_nested else dataclasses.replace(
+      found, claimed=_claimed(side, version))
 
 
 def main(_: Sequence[str]) -> int:
@@ -97,16 +108,27 @@ def main(_: Sequence[str]) -> int:
   asked = subject(_EXPORT_DIR.value, _ARCHIVE.value, _BESIDE.value)
   verifier = signing_keys.load_verifier(
       _PUBLIC_KEY.value and program.user_path(_PUBLIC_KEY.value),
-      map(program.user_path, _CERTIFICATE_CHAIN.value))
+      map(program.user_path, _CERTIFICATE_CHAIN.value), _SIGNER.value,
+      _ALLOW_EXPIRED.value)
   verdict = verification.verify(asked, verifier, _HANDLE.value,
                                 _MODULE_ONLY.value)
   print(f"{verdict.handle}: verified\n"
-        f"  signed by   {verdict.signer}\n"
+        f"  signed by   {verdict.signer.shown}\n"
         f"  module      {verdict.num_files} files, just those that were signed")
   if verdict.num_beside is not None:
     print(f"  beside it   {verdict.num_beside} files, as published\n"
-          f"  provenance  {verdict.provenance}")
+          f"  provenance  {verdict.provenance}\n"
+          "  not signed  a hub's own page, such as README.md on Hugging Face")
   return 0
+
+
+def _claimed(side: verification.Side, version: str) -> str | None:
+  """Returns the handle that a place looks like; None if like none."""
+  parts = side.parts()[-2:]
+  try:
+    return str(export_dirs.parse_handle("/".join([*parts, version])))
+  except errors.HubExportError:
+    return None
 
 
 def _is_version(text: str) -> bool:
