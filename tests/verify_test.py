@@ -20,7 +20,7 @@ import pytest
 
 from checks import side_files
 from checks import verification
-from checks import verify
+from checks import published_model
 from hub_export import archive
 from hub_export import errors
 from hub_export import export_dirs
@@ -109,7 +109,7 @@ def _verify(verifier: signing_keys.Verifier, export_dir=None, archive_path=None,
             beside=None, **options) -> verification.Verdict:
   text = lambda place: None if place is None else str(place)
   return verification.verify(
-      verify.subject(text(export_dir), text(archive_path), text(beside)),
+      published_model.subject(text(export_dir), text(archive_path), text(beside)),
       verifier, **options)
 
 
@@ -635,7 +635,7 @@ class TestAddresses:
       _verify(verifier, None, "http://me:hunter2@127.0.0.1:9/local/tiny/1")
     assert "hunter2" not in str(caught.value)
     with pytest.raises(errors.UsageError, match="with a query") as caught:
-      verify.subject(None, "https://h/a/1.tar.gz?Signature=hunter2", None)
+      published_model.subject(None, "https://h/a/1.tar.gz?Signature=hunter2", None)
     assert "hunter2" not in str(caught.value)
 
   def test_large_side_files_are_not_read(self, module_dir, verifier, server,
