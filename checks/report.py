@@ -68,6 +68,8 @@ class Report:
                                              # archive.write makes of it.
   latency: Mapping[str, Any] | None = None   # As latency.measure gives it.
   previous: Mapping[str, Any] | None = None  # earlier_version.changes.
+  # SHA-256 of the evaluation's pictures and page, by name beside the report.
+  attachments: Mapping[str, str] | None = None
 
   @property
   def status(self) -> str:
@@ -96,6 +98,7 @@ class Report:
         "archive": self.archive,
         "latency": self.latency,
         "previous": self.previous,
+        "attachments": self.attachments,
     }
 
 

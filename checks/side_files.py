@@ -48,6 +48,9 @@ class SideFiles(Protocol):
   def names(self, version: str) -> list[str] | None:
     """Returns all files beside a version; None where that cannot be told."""
 
+  def parts(self) -> list[str]:
+    """Returns the parts of the path where they lie."""
+
   def shown(self, name: str) -> str:
     """Returns where a file lies, for people."""
 
@@ -76,6 +79,10 @@ class Directory:
       found += ([f"{path.name}/{below}" for below in files(path)]
                 if path.is_dir() and not path.is_symlink() else [path.name])
     return found
+
+  def parts(self) -> list[str]:
+    """As `SideFiles.parts`."""
+    return list(pathlib.Path(os.path.abspath(self.path)).parts)
 
   def shown(self, name: str) -> str:
     """As `SideFiles.shown`."""
@@ -120,6 +127,11 @@ class Address:
   def names(self, version: str) -> list[str] | None:
     """None: web servers list nothing."""
     del version
+
+  def parts(self) -> list[str]:
+    """As `SideFiles.parts`."""
+    path = urllib.parse.unquote(urllib.parse.urlsplit(self.url).path)
+    return path.strip("/").split("/")
 
   def shown(self, name: str) -> str:
     """As `SideFiles.shown`; without passwords."""

@@ -324,6 +324,14 @@ class _Shown:
         made.to_dict(), self._subject.manifest, self.figures,
         self._predictions, self._pictures)
 
+  def sha256s(self) -> dict[str, str]:
+    """Returns the hash of each file that was written, by its name."""
+    parent = self._stem.parent
+    return {f"{parent.name}/{name}": export_dirs.file_sha256(parent / name)
+            for suffix in (*export_dirs.PICTURE_SUFFIXES,
+                           export_dirs.PAGE_SUFFIX)
+            if (parent / (name := self._stem.name + suffix)).is_file()}
+
 
 def _finish(export_dir: pathlib.Path,
             make: Callable[[report.CheckResult], report.Report],
@@ -353,6 +361,10 @@ def _finish(export_dir: pathlib.Path,
     final = make(card(again))
     report.write(final, path)
     guarded(lambda: _card(export_dir, final, shown))
+  # The page tells what the report does but for its own hash, so that is last.
+  if shown:
+    final = dataclasses.replace(final, attachments=shown.sha256s())
+    report.write(final, path)
   return final
 
 

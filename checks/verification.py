@@ -34,6 +34,11 @@ _ARCHIVE_SUFFIX = ".tar.gz"
 _DOCUMENTS = "documents"
 _SIGNATURE = trust.SIGNATURE_SUFFIX
 _SIGNED_SUMS = sums.SUFFIX + trust.SIGNATURE_SUFFIX
+_REPORT_SUFFIX = ".checks.json"
+# kagglehub's own files beside a version in its cache.
+_KAGGLE_MARKS = (".complete", ".archive")
+
+Side = side_files.Directory | side_files.Address
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +50,10 @@ class Subject:
   """
   shown: str                     # For people.
   version: str                   # Which the files beside it are named after.
-  side: side_files.Directory | side_files.Address
+  side: Side
   export_dir: pathlib.Path | None = None
   archive: pathlib.Path | None = None
-
+  claimed: str | None = None     # The handle that the place looks like.
 
   @property
   def is_nested(self) -> bool:
@@ -58,19 +63,25 @@ class Subject:
             and self.side.path == self.export_dir / _DOCUMENTS)
 
 
-def nested(export_dir: pathlib.Path, version: str
+def nested(export_dir: pathlib.Path, beside: side_files.Directory
            ) -> side_files.Directory | None:
-  """Returns the files beside a module if they lie in it, as Kaggle has them."""
-  directory = export_dir / _DOCUMENTS
+  """Returns the files beside a module if they lie in it, as Kaggle has them.
+
+  They do not if anything of the version lies in `beside`, where it was found:
+  whoever planted such files would keep those there from being looked at.
+  """
+  version, directory = export_dir.name, export_dir / _DOCUMENTS
+  marks = {version + suffix for suffix in _KAGGLE_MARKS}
   is_there = directory.joinpath(version + _SIGNATURE).is_file()
-  return side_files.Directory(directory) if is_there else None
+  return (side_files.Directory(directory)
+          if is_there and marks.issuperset(beside.names(version)) else None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
   """What was found out about a module that is as it should be."""
   handle: str
-  signer: str             # "key <sha256>" or "certificate <subject>".
+  signer: signatures.SignedBy
   num_files: int          # Of the module.
   num_beside: int | None  # Archive, card, report ...; None if not looked at.
   provenance: str | None  # A line for people; None if not looked at.
@@ -90,8 +101,9 @@ def verify(subject: Subject, verifier: signing_keys.Verifier,
   Args:
     subject: What to verify.
     verifier: Whose signature to believe.
-    handle: Which module it has to be; None takes any of that publisher. An old
-      version under the address of a new one is signed, too.
+    handle: Which module it has to be; None takes the one that `subject` is
+      claimed to be, else any of that publisher. An old version under the
+      address of a new one is signed, too.
     module_only: Whether only the module and its signature have to be there.
 
   Raises:
@@ -109,9 +121,13 @@ def verify(subject: Subject, verifier: signing_keys.Verifier,
       signer = _check_signature(subject, module, verifier)
       found = _check_handle(subject, _manifest(subject, module), handle)
       return Verdict(found, signer, len(module.files), None, None)
-    expected = _check_sums(subject, verifier)
+    expected, sums_signer = _check_sums(subject, verifier)
     module, num_beside = _check_files(subject, expected)
     signer = _check_signature(subject, module, verifier)
+    if signer != sums_signer:
+      raise _failed(subject, "signature", [
+          f"{subject.version}{_SIGNATURE} is signed by {signer.shown}, "
+          f"{subject.version}{_SIGNED_SUMS} by {sums_signer.shown}"])
     manifest = _manifest(subject, module)
     statement = _check_provenance(
         subject, module, manifest, expected[subject.version + _ARCHIVE_SUFFIX])
@@ -121,14 +137,14 @@ def verify(subject: Subject, verifier: signing_keys.Verifier,
 
 
 def _check_sums(subject: Subject, verifier: signing_keys.Verifier
-                ) -> dict[str, str]:
-  """Returns what the sums say, name to SHA-256, if they are signed."""
+                ) -> tuple[dict[str, str], signatures.SignedBy]:
+  """Returns what the sums say, name to SHA-256, and who signed them."""
   what = subject.version + sums.SUFFIX
   content = _needed(subject, sums.SUFFIX)
   signature = _needed(subject, _SIGNED_SUMS)
   files = {signatures.FILE_ITSELF: hashlib.sha256(content).hexdigest()}
   try:
-    signatures.verify(signature, files, verifier)
+    signer = signatures.verify(signature, files, verifier)
   except errors.ChecksError as e:
     raise _failed(subject, "signed sums", [
         f"{what}{_SIGNATURE} does not sign {what}: {e}"]) from e
@@ -137,7 +153,7 @@ def _check_sums(subject: Subject, verifier: signing_keys.Verifier
     if subject.version + _ARCHIVE_SUFFIX not in expected:
       raise errors.ChecksError(f"{what} names no {subject.version}"
                                f"{_ARCHIVE_SUFFIX}; expected the archive's")
-    return expected
+    return expected, signer
   except errors.ChecksError as e:
     raise _failed(subject, "signed sums", [str(e)]) from e
 
@@ -173,11 +189,27 @@ def _check_files(subject: Subject, signed: Mapping[str, str]
   problems = signatures.differences(expected, found)
   if problems:
     raise _failed(subject, "files", problems)
+  _check_report(subject, signed[archive_name])
   return module, len(beside)
 
 
+def _check_report(subject: Subject, archive_sha256: str) -> None:
+  """Raises ChecksError if the report, and so the card, is of other bytes."""
+  name = subject.version + _REPORT_SUFFIX
+  try:
+    found = json.loads(subject.side.read(name) or b"{}").get("archive") or {}
+    sha256 = found.get("sha256", archive_sha256)
+  except (ValueError, AttributeError, RecursionError) as e:
+    raise _failed(subject, "files", [
+        f"{name} was signed, but is no report ({type(e).__name__}: {e})"]) from e
+  if sha256 != archive_sha256:
+    raise _failed(subject, "files", [
+        f"{name} says that the archive's sha256 is {sha256}; expected "
+        f"{archive_sha256}, that of the archive"])
+
+
 def _check_signature(subject: Subject, module: _Module,
-                     verifier: signing_keys.Verifier) -> str:
+                     verifier: signing_keys.Verifier) -> signatures.SignedBy:
   """Returns who signed the module."""
   signature = _needed(subject, _SIGNATURE)
   try:
@@ -212,6 +244,11 @@ def _check_handle(subject: Subject, manifest: Mapping[str, Any],
     raise _failed(subject, "handle", [
         f"it is {found}, signed by its publisher, but lies where version "
         f"{subject.version} should"])
+  if not handle and subject.claimed not in (None, found):
+    raise _failed(subject, "handle", [
+        f"it is {found}, signed by its publisher, but lies where "
+        f"{subject.claimed} should; if {found} is what you want, say "
+        f"--handle={found}"])
   return found
 
 

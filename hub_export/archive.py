@@ -141,7 +141,7 @@ def file_sha256s(archive: pathlib.Path, kept: str
 
 @contextlib.contextmanager
 def _opened(archive: pathlib.Path, expected: str) -> Iterator[tarfile.TarFile]:
-  """Yields an archive to be read once, and reads on to its checksum.
+  """Yields an archive to be read to its end, and reads on to its checksum.
 
   Raises:
     HubExportError: if it cannot be read, in the block or after it.
@@ -150,6 +150,10 @@ def _opened(archive: pathlib.Path, expected: str) -> Iterator[tarfile.TarFile]:
     with gzip.open(archive, "rb") as zipped:
       with tarfile.open(fileobj=zipped, mode="r|") as tar:
         yield tar
+        # Other readers go on after a lone block of zeros, where this one ends.
+        while block := tar.fileobj.read(_BLOCK_BYTES):
+          if block.strip(b"\0"):
+            raise tarfile.ReadError("there is more after its end")
       while zipped.read(_BLOCK_BYTES):  # The checksum stands at the very end.
         pass
   except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as e:

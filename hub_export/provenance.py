@@ -30,23 +30,30 @@ PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 _BUILD_TYPE = "urn:regnety-hub:export:v1"
 _BUILDER = "urn:regnety-hub:builder"
 _RECORD_SUFFIX = ".build.json"
+_EXPORT_SHA256 = "export_sha256"  # In a record: of which bytes it is.
 _CODE = "code"
 _LOCK = "tools/python/requirements.txt"
 _SOURCES = ("hub_export", "checks", "model_cards")
 
 
 def record(export_dir: pathlib.Path) -> None:
-  """Writes down beside an export what code made it; keeps what is there.
+  """Writes down beside an export what code made it.
 
-  The same code makes the same bytes, so whoever finds that an export is there
-  already, and would make it again as it is, may record as well.
+  What is noted of these very bytes already is kept: whoever finds that an
+  export is there, and would make it again as it is, may record as well.
 
   Raises:
     WriteError: if it cannot be written.
+    HubExportError: if the export cannot be read.
   """
   path = _record_path(export_dir)
-  if not path.exists():
-    export_dirs.write_file(path, json.dumps(_code(), indent=2) + "\n")
+  made = {_EXPORT_SHA256: export_dirs.digest(export_dir), **_code()}
+  try:
+    found = json.loads(path.read_text("utf-8"))[_EXPORT_SHA256]
+  except (OSError, ValueError, KeyError, TypeError):
+    found = None
+  if found != made[_EXPORT_SHA256]:
+    export_dirs.write_file(path, json.dumps(made, indent=2) + "\n")
 
 
 def statement(export_dir: pathlib.Path, files: Mapping[str, str],
@@ -62,7 +69,8 @@ def statement(export_dir: pathlib.Path, files: Mapping[str, str],
     archive_sha256: Of its .tar.gz.
 
   Raises:
-    HubExportError: if the manifest or the record beside it cannot be read.
+    HubExportError: if the manifest or the record beside it cannot be read, or
+      if that is of other bytes.
   """
   manifest = export_dirs.read_manifest(export_dir)
   path = _record_path(export_dir)
@@ -75,6 +83,11 @@ def statement(export_dir: pathlib.Path, files: Mapping[str, str],
         f"{path} cannot be read ({e}); expected what the export program wrote. "
         "Remove it and export again.") from e
   try:
+    digest = export_dirs.digest(export_dir)
+    if noted == "export" and code[_EXPORT_SHA256] != digest:
+      raise errors.HubExportError(
+          f"{path} is of an export with sha256 {code[_EXPORT_SHA256]}; expected "
+          f"{digest}, that of {export_dir}. Export again.")
     predicate = _predicate(manifest, code, noted)
   except (KeyError, TypeError) as e:
     raise errors.HubExportError(
@@ -142,8 +155,9 @@ def summary(content: bytes) -> str:
   found = {d["name"]: d for d in build["resolvedDependencies"]}
   code = found[_CODE]["digest"]
   is_modified = found[_CODE].get("annotations", {}).get("is_modified")
-  return (f"checkpoint {build['externalParameters']['checkpoint']}, code "
-          f"{code.get('gitCommit') or code['sha256']:.12}"
+  named = (f"{code['gitCommit']:.12}" if code.get("gitCommit")
+           else f"of no commit (sha256 {code['sha256']:.12})")
+  return (f"checkpoint {build['externalParameters']['checkpoint']}, code {named}"
           f"{' with changes' if is_modified else ''}, lock "
           f"{found[_LOCK]['digest']['sha256']:.12}")
 

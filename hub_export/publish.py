@@ -10,6 +10,7 @@ back and compared. Publishing it again does nothing; --dry_run only tells what
 would happen. --to also takes gs://, s3://, kaggle:// and hf:// addresses.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from absl import flags
@@ -37,6 +38,9 @@ _SIGNING_CERTIFICATE = flags.DEFINE_string(
     "users trust a certificate authority and not a key.")
 _CERTIFICATE_CHAIN = flags.DEFINE_list(
     "certificate_chain", [], "Certificates that vouch for that one, PEM.")
+_REPLACE_SIGNATURE = flags.DEFINE_boolean(
+    "replace_signature", False, "Publish anew what is signed with another key "
+    "or certificate. Users who have the earlier one verify it no longer.")
 _DRY_RUN = flags.DEFINE_boolean(
     "dry_run", False, "Say what would be published, and change nothing.")
 
@@ -52,6 +56,8 @@ def main(_: Sequence[str]) -> int:
   releases.check_archive(release, archive_sha256)
   release = releases.with_documents(release, trust.trusted_documents(
       release.export_dir, release.documents, signer, archive_sha256))
+  release = dataclasses.replace(
+      release, replaces_signature=_REPLACE_SIGNATURE.value)
   if _DRY_RUN.value:
     _print_plan(release, destination)
     return 0

@@ -54,8 +54,11 @@ _SIGNING_CERTIFICATE = flags.DEFINE_string(
     "signing_certificate", None, "The key's certificate, likewise.")
 _CERTIFICATE_CHAIN = flags.DEFINE_list(
     "certificate_chain", [], "Those that vouch for it, likewise.")
+_REPLACE_SIGNATURE = flags.DEFINE_boolean(
+    "replace_signature", False, "Replaces another's signature, likewise.")
 
-_PUBLISHING = (_PRIVATE_KEY, _SIGNING_CERTIFICATE, _CERTIFICATE_CHAIN)
+_PUBLISHING = (_PRIVATE_KEY, _SIGNING_CERTIFICATE, _CERTIFICATE_CHAIN,
+               _REPLACE_SIGNATURE)
 _PROGRAM = "hub_export.release"  # That each of many is released by.
 _STEPS = ("export", "check", "publish")
 _STEP = "Step {} of 3: "

@@ -9,6 +9,7 @@ Nothing here imports TensorFlow.
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import shlex
@@ -43,6 +44,8 @@ class Release:
   # All that goes beside module and archive, by its path relative to the
   # card's directory; the card, which links to the others, comes last.
   documents: tuple[tuple[str, bytes], ...]
+  # Whether it may take the place of one that somebody else signed.
+  replaces_signature: bool = False
 
   def document(self, name: str) -> bytes:
     """Returns the content of one document; KeyError if there is none."""
@@ -150,7 +153,7 @@ def read(export_dir: pathlib.Path) -> Release:
   card = _read(export_dirs.card_path(export_dir), "card", export_dir)
   _check_card(card, manifest, report, export_dir)
   return Release(handle, export_dir, export_sha256, manifest, (
-      *_attachments(card.decode("utf-8"), export_dir),
+      *_attachments(card.decode("utf-8"), report, export_dir),
       (export_dirs.report_path(export_dir).name, report_bytes),
       (export_dirs.card_path(export_dir).name, card)))
 
@@ -235,15 +238,28 @@ def _check_card(card: bytes, manifest: dict[str, Any],
         f"{_check_it(export_dir)}"))
 
 
-def _attachments(card: str, export_dir: pathlib.Path
-                 ) -> tuple[tuple[str, bytes], ...]:
-  """Returns the files that a sound card links to."""
+def _attachments(card: str, report: report_lib.Report,
+                 export_dir: pathlib.Path) -> tuple[tuple[str, bytes], ...]:
+  """Returns the files that a sound card links to.
+
+  Raises:
+    ChecksError: if one is missing, or is not as the checks wrote it.
+  """
   paths = {export_dirs.linked_path(export_dir, link)
            for link in validate.file_links(card)}
   parent = export_dirs.card_path(export_dir).parent
-  return tuple(
+  found = tuple(
       (path.relative_to(parent).as_posix(), _read(path, "file", export_dir))
       for path in sorted(paths))
+  expected = report.attachments or {}
+  changed = [name for name, content in found
+             if hashlib.sha256(content).hexdigest() != expected.get(name)]
+  if changed:
+    raise errors.ChecksError(
+        f"{', '.join(changed)} beside {export_dir} is not what the report says "
+        "that the checks wrote; expected pictures and page of that very check. "
+        f"{_check_it(export_dir)}")
+  return found
 
 
 def _read(path: pathlib.Path, what: str, export_dir: pathlib.Path) -> bytes:

@@ -7,6 +7,8 @@ signature, byte for byte, so that publishing twice changes nothing.
 """
 
 import base64
+import dataclasses
+import datetime
 import json
 import os
 import pathlib
@@ -19,9 +21,27 @@ from hub_export import signing_keys
 
 # What signs is imported where it is used: most programs never sign.
 if TYPE_CHECKING:
+  from cryptography import x509
   from cryptography.hazmat.primitives.asymmetric import ec
 
 FILE_ITSELF = "."  # What the format calls the content of a single file.
+
+
+@dataclasses.dataclass(frozen=True)
+class SignedBy:
+  """Who has signed."""
+  name: str                # "key <SHA-256>" or "certificate <subject>".
+  certificate: str | None = None              # Its SHA-256.
+  not_before: datetime.datetime | None = None  # Of the certificate.
+  not_after: datetime.datetime | None = None
+
+  @property
+  def shown(self) -> str:
+    """All of it, for people."""
+    if not self.certificate:
+      return self.name
+    return (f"{self.name}, SHA-256 {self.certificate}, valid to "
+            f"{self.not_after:%Y-%m-%d}")
 
 
 def sign(path: pathlib.Path, files: Mapping[str, str],
@@ -83,11 +103,12 @@ def sign(path: pathlib.Path, files: Mapping[str, str],
 
 
 def verify(bundle: bytes, files: Mapping[str, str],
-           verifier: signing_keys.Verifier) -> str:
+           verifier: signing_keys.Verifier) -> SignedBy:
   """Checks a signature and that it is of these very files; returns by whom.
 
-  Certificates count as of the day they were issued: a model stays signed when
-  the certificate of its signer runs out.
+  Nothing tells when a signature was made. So that a key which is stolen one day
+  does not count for ever, a certificate counts until it runs out; those above
+  it count as of the day on which it was issued.
 
   Args:
     bundle: The signature.
@@ -95,12 +116,10 @@ def verify(bundle: bytes, files: Mapping[str, str],
       for a single file.
     verifier: Whom to believe.
 
-  Returns:
-    Who signed, for people: "key <SHA-256>", or the certificate's subject.
-
   Raises:
-    ChecksError: if the signature is no bundle, was made by somebody else, or
-      if a file differs, is missing, or is not signed. All are named.
+    ChecksError: if the signature is no bundle, was made by somebody else, its
+      certificate is not valid now or not for signing, or if a file differs, is
+      missing, or is not signed. All are named.
   """
   # pylint: disable=g-import-not-at-top
   from cryptography import exceptions
@@ -121,10 +140,12 @@ def verify(bundle: bytes, files: Mapping[str, str],
       config.use_certificate_verifier(certificate_chain=[trusted])
     try:
       parsed = json.loads(bundle)
-      claimed = _claimed_signer(parsed)
-      _check_claim(claimed, verifier)
+      signer = _claimed_signer(parsed, verifier)
+      claimed = signer.name
       config.verify(scratch, bundle_path)
-      return claimed
+      if verifier.chain:
+        _check_validity(signer, verifier)
+      return signer
     except exceptions.InvalidSignature:
       raise errors.ChecksError(
           f"it says that it is signed by {claimed}, but its content was "
@@ -142,6 +163,15 @@ def verify(bundle: bytes, files: Mapping[str, str],
       raise errors.ChecksError(
           "it is no signature as OpenSSF's model signing makes them "
           f"({type(e).__name__}: {e})") from e
+
+
+def signer_name(bundle: bytes) -> str | None:
+  """Returns who says to have made a signature; None if it is damaged."""
+  try:
+    return _signer(json.loads(bundle))[0].shown
+  except (ValueError, KeyError, TypeError, AttributeError, IndexError,
+          RecursionError):
+    return None
 
 
 def differences(expected: Mapping[str, str], found: Mapping[str, str]
@@ -188,30 +218,57 @@ def _known_files(files: Mapping[str, str]) -> Any:
   return KnownFiles()
 
 
-def _claimed_signer(bundle: Mapping[str, Any]) -> str:
-  """Returns who a bundle says has signed it, before that is verified."""
+def _claimed_signer(bundle: Mapping[str, Any],
+                    verifier: signing_keys.Verifier) -> SignedBy:
+  """Returns who a bundle says has signed it, before that is verified.
+
+  Raises:
+    ChecksError: if that is somebody else than `verifier` believes.
+  """
+  found, certificate = _signer(bundle)
+  if certificate:
+    signing_keys.check_purpose(certificate)
+  is_right = bool(certificate) and verifier.is_signer(certificate)
+  if verifier.public_key:
+    expected = f"key {signing_keys.fingerprint(verifier.public_key)}"
+    is_right = found.name == expected
+  else:
+    expected = f"a certificate of {verifier.signer}"
+  if not is_right:
+    raise errors.ChecksError(
+        f"it is signed by {found.shown}; expected {expected}, for "
+        f"{verifier.shown}")
+  return found
+
+
+def _signer(bundle: Mapping[str, Any]
+            ) -> tuple[SignedBy, "x509.Certificate | None"]:
+  """Returns who a bundle says has signed it, and with what certificate."""
   from cryptography import x509  # pylint: disable=g-import-not-at-top
 
   material = bundle["verificationMaterial"]
-  if "x509CertificateChain" in material:
-    certificate = x509.load_der_x509_certificate(base64.b64decode(
-        material["x509CertificateChain"]["certificates"][0]["rawBytes"]))
-    return f"certificate {certificate.subject.rfc4514_string()}"
-  return f"key {material['publicKey']['hint']}"
+  if "x509CertificateChain" not in material:
+    return SignedBy(f"key {material['publicKey']['hint']}"), None
+  certificate = x509.load_der_x509_certificate(base64.b64decode(
+      material["x509CertificateChain"]["certificates"][0]["rawBytes"]))
+  return SignedBy(
+      f"certificate {certificate.subject.rfc4514_string()}",
+      signing_keys.certificate_sha256(certificate),
+      certificate.not_valid_before_utc,
+      certificate.not_valid_after_utc), certificate
 
 
-def _check_claim(claimed: str, verifier: signing_keys.Verifier) -> None:
-  """Raises ChecksError if a bundle says that somebody else signed it."""
-  if verifier.public_key:
-    expected = f"key {signing_keys.fingerprint(verifier.public_key)}"
-    is_right = claimed == expected
-  else:
-    expected = "a certificate"
-    is_right = claimed.startswith("certificate ")
-  if not is_right:
+def _check_validity(signer: SignedBy, verifier: signing_keys.Verifier) -> None:
+  """Raises ChecksError unless a certificate is valid now, or may be old."""
+  now = datetime.datetime.now(datetime.timezone.utc)
+  if now < signer.not_before or (
+      now > signer.not_after and not verifier.allow_expired):
     raise errors.ChecksError(
-        f"it is signed by {claimed}; expected {expected}, for "
-        f"{verifier.shown}")
+        f"it is signed by {signer.name}, which is valid from "
+        f"{signer.not_before:%Y-%m-%d %H:%M} to "
+        f"{signer.not_after:%Y-%m-%d %H:%M} UTC; expected that to include now, "
+        f"{now:%Y-%m-%d %H:%M} by this machine's clock. Get it signed anew; if "
+        "it ran out and you know the model from before, say --allow_expired")
 
 
 def _payload(bundle: Mapping[str, Any]) -> bytes:

@@ -50,6 +50,17 @@ class Verifier:
   shown: str  # The files that it comes from, for people.
   public_key: "ec.EllipticCurvePublicKey | None" = None
   chain: "tuple[x509.Certificate, ...]" = ()  # With the root.
+  signer: str | None = None     # With a chain: subject or SHA-256 of whose
+                                # certificate. An authority vouches for many.
+  allow_expired: bool = False   # Whether that one may have run out.
+
+  def is_signer(self, certificate: "x509.Certificate") -> bool:
+    """Whether a certificate is called as `signer` says."""
+    return self.signer is not None and (
+        self.signer == certificate.subject.rfc4514_string()
+        # As openssl writes it, too: upper case, with colons.
+        or self.signer.replace(":", "").lower()
+        == certificate_sha256(certificate))
 
 
 def load_signer(private_key: pathlib.Path,
@@ -60,13 +71,14 @@ def load_signer(private_key: pathlib.Path,
   Args:
     private_key: PEM, on the curve P-256, P-384 or P-521. The password of an
       encrypted one is taken from the environment, PASSWORD_VARIABLE.
-    certificate: PEM, of this very key.
+    certificate: PEM, of this very key; further ones in the file count as
+      part of the chain.
     chain: PEM, the certificates above it up to the root.
 
   Raises:
     UsageError: if there is a chain without a certificate, or the reverse.
     HubExportError: if one cannot be read, is of another kind, does not belong
-      to the key, or is not valid now.
+      to the key, is not valid now, or if the chain does not lead to it.
   """
   chain = tuple(chain)
   if bool(chain) != bool(certificate):
@@ -76,9 +88,11 @@ def load_signer(private_key: pathlib.Path,
   key = _private_key(private_key)
   if not certificate:
     return Signer(key)
-  own = _certificates(certificate)[0]
+  own, *between = _certificates(certificate)
   _check_certificate(own, certificate, key)
-  return Signer(key, own, _chain(chain))
+  above = (*between, *_chain(chain))
+  _check_chain(own, certificate, above)
+  return Signer(key, own, above)
 
 
 def from_flags(private_key: str | None, certificate: str | None,
@@ -101,15 +115,20 @@ def from_flags(private_key: str | None, certificate: str | None,
 
 
 def load_verifier(public_key: pathlib.Path | None = None,
-                  chain: Iterable[pathlib.Path] = ()) -> Verifier:
+                  chain: Iterable[pathlib.Path] = (),
+                  signer: str | None = None,
+                  allow_expired: bool = False) -> Verifier:
   """Returns whom to believe, by a public key or by a chain of certificates.
 
   Args:
     public_key: PEM.
     chain: PEM, certificates with the root, of which the signer's was issued.
+    signer: With a chain, whose: the certificate's subject as RFC 4514 has it,
+      such as "CN=My Lab", or its SHA-256.
+    allow_expired: Whether to believe a certificate that has run out.
 
   Raises:
-    UsageError: unless one of the two is given.
+    UsageError: unless one of the two is given, the chain with a signer.
     HubExportError: if a file cannot be read or is of another kind.
   """
   chain = tuple(chain)
@@ -117,9 +136,15 @@ def load_verifier(public_key: pathlib.Path | None = None,
     raise errors.UsageError(
         "expected the publisher's public key or a chain of certificates, one "
         "of the two")
+  if bool(chain) != bool(signer):
+    raise errors.UsageError(
+        "a chain of certificates and --signer go together; expected both, or a "
+        "public key. An authority vouches for many: say whom to believe, by "
+        "the subject of the certificate or its SHA-256")
   if public_key:
     return Verifier(str(public_key), public_key=_public_key(public_key))
-  return Verifier(", ".join(map(str, chain)), chain=_chain(chain))
+  return Verifier(", ".join(map(str, chain)), None, _chain(chain), signer,
+                  allow_expired)
 
 
 def pem(certificates: "Iterable[x509.Certificate]") -> bytes:
@@ -144,6 +169,31 @@ def public_pem(public_key: "ec.EllipticCurvePublicKey") -> bytes:
 def fingerprint(public_key: "ec.EllipticCurvePublicKey") -> str:
   """Returns what a signature calls a key: the SHA-256 of its PEM file."""
   return hashlib.sha256(public_pem(public_key)).hexdigest()
+
+
+def certificate_sha256(certificate: "x509.Certificate") -> str:
+  """Returns what `openssl x509 -fingerprint -sha256` does, without colons."""
+  # pylint: disable-next=g-import-not-at-top
+  from cryptography.hazmat.primitives import hashes
+
+  return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def check_purpose(certificate: "x509.Certificate") -> None:
+  """Raises ChecksError if a certificate is for other things than signing."""
+  from cryptography import x509  # pylint: disable=g-import-not-at-top
+
+  extensions = {type(e.value): e.value for e in certificate.extensions}
+  usage = extensions.get(x509.KeyUsage)
+  purposes = extensions.get(x509.ExtendedKeyUsage)
+  code_signing = x509.ExtendedKeyUsageOID.CODE_SIGNING
+  # One that names its purposes, such as a web server's, is for no others.
+  if (code_signing not in purposes if purposes is not None
+      else not (usage and usage.digital_signature)):
+    raise errors.ChecksError(
+        f"the certificate {certificate.subject.rfc4514_string()} does not let "
+        "its key sign; expected codeSigning if it names extended key usages, "
+        "else the key usage digitalSignature. Have one issued for that.")
 
 
 def _private_key(path: pathlib.Path) -> "ec.EllipticCurvePrivateKey":
@@ -222,8 +272,6 @@ def _chain(paths: Iterable[pathlib.Path]) -> "tuple[x509.Certificate, ...]":
 def _check_certificate(certificate: "x509.Certificate", path: pathlib.Path,
                        key: "ec.EllipticCurvePrivateKey") -> None:
   """Raises HubExportError unless a certificate lets `key` sign now."""
-  from cryptography import x509  # pylint: disable=g-import-not-at-top
-
   if certificate.public_key() != key.public_key():
     raise errors.HubExportError(
         f"{path} is the certificate of another key; expected that of the "
@@ -236,14 +284,35 @@ def _check_certificate(certificate: "x509.Certificate", path: pathlib.Path,
         f"{path} is valid from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} "
         f"UTC; expected that to include now, {now:%Y-%m-%d %H:%M} by this "
         "machine's clock. Set the clock, or renew the certificate.")
-  extensions = {type(e.value): e.value for e in certificate.extensions}
-  usage = extensions.get(x509.KeyUsage)
-  purposes = extensions.get(x509.ExtendedKeyUsage, ())
-  if not (usage and usage.digital_signature
-          or x509.ExtendedKeyUsageOID.CODE_SIGNING in purposes):
+  try:
+    check_purpose(certificate)
+  except errors.ChecksError as e:
+    raise errors.HubExportError(f"{path}: {e}") from e
+
+
+def _check_chain(own: "x509.Certificate", path: pathlib.Path,
+                 chain: "Iterable[x509.Certificate]") -> None:
+  """Raises HubExportError unless a root in `chain` vouches for a certificate.
+
+  Users would find that out, for everything that it signed.
+  """
+  from OpenSSL import crypto  # pylint: disable=g-import-not-at-top
+
+  store, between = crypto.X509Store(), []
+  for certificate in chain:
+    made = crypto.X509.from_cryptography(certificate)
+    if certificate.issuer == certificate.subject:
+      store.add_cert(made)
+    else:
+      between.append(made)
+  try:
+    crypto.X509StoreContext(store, crypto.X509.from_cryptography(own),
+                            between).verify_certificate()
+  except crypto.X509StoreContextError as e:
     raise errors.HubExportError(
-        f"{path} does not let its key sign; expected the key usage "
-        "digitalSignature or codeSigning. Have a certificate issued for that.")
+        f"the certificate chain does not lead to {path} ({e}); expected all "
+        "that stand above it, up to the root that signed itself. Give them "
+        "with --certificate_chain.") from e
 
 
 def _read(path: pathlib.Path, what: str) -> bytes:

@@ -23,7 +23,7 @@ from model_cards import page
 
 # Digits that are part of a name or of a fixed phrase, not figures.
 _NAMES = re.compile(
-    r"top-[15]\b|(?<![\d.,])95 %(?= |$)|\[0, 1\]|\bwidth, 3\]|\bSHA-256\b|"
+    r"top-[15]\b|(?<![\d.,])95 %(?= (?:Wilson|confidence|interval))|\[0, 1\]|\bwidth, 3\]|\bSHA-256\b|"
     r"\bfloat32\b|\bKeras 3\b|\bTF_ENABLE_ONEDNN_OPTS=0|\bsaved_model_2\b|"
     r"arXiv:\d{4}\.\d{4,5}|https?://[^\s)>]+", re.IGNORECASE)
 _HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{16,}\b")
@@ -32,6 +32,8 @@ _NUMBER = re.compile(
     r"(?P<sign>(?<![\w)])[-\N{MINUS SIGN}])?"
     r"(?P<digits>\d+(?:[.,]\d+)*(?:e[+-]?\d+)?)"
     r"(?P<unit>\s?(?:million|billion|[MG])(?![A-Za-z]))?")
+# Behind a number that is a figure, and no part of a name.
+_UNIT = re.compile(r"\s?(?:%|percent\b|ms\b)")
 # A number or version, and nothing else.
 _BARE = re.compile(r"\d+([.,]\d+)*")
 _STATUSES = (report_lib.PASSED, report_lib.FAILED, report_lib.NOT_RUN)
@@ -74,6 +76,7 @@ class Facts:
     self._literals = re.compile("|".join(
         rf"(?<![\w.-]){re.escape(w)}(?![\w-]|[.,]\d)" for w in literals)
         or r"(?!)")
+    self._characters = {c for word in words for c in word}
     self.plain, self.scaled = set(), set()
     for value in leaves:
       if isinstance(value, str):
@@ -106,9 +109,18 @@ class Facts:
           for number in self._numbers(part, is_strict=is_row or i % 2 == 1)]
     return self._found[line]
 
+  def without_names(self, line: str) -> str:
+    """Returns a line as it reads, without what manifest or report say so."""
+    return _NAMES.sub(lambda match: match[0] if match[0].lower().startswith(
+        "top-") else " ", self._literals.sub(" ", page.squeeze(line)))
+
   def _numbers(self, text: str, is_strict: bool) -> Iterator[tuple[str, bool]]:
     rest = self._literals.sub(" ", page.squeeze(text))
     rest = _NAMES.sub(" ", rest)
+    for c in rest:
+      # Superscript, Roman or circled; what a name has is not looked at.
+      if c.isnumeric() and not c.isascii() and c not in self._characters:
+        yield c, False
     for match in _HEX.finditer(rest):
       yield match[0], any(word.startswith(match[0])
                           for word in self.hex_words)
@@ -117,7 +129,7 @@ class Facts:
       if re.fullmatch(r"[A-Za-z_]", name) and not (
           name in "xX" and re.search(r"\d\s?$", rest[:match.start()])):
         # A name: "stage1", "ResNet50"; but 224x224 is two figures.
-        if is_strict:
+        if is_strict or _UNIT.match(rest[match.end():]):
           yield match[0], False
         continue
       if name.endswith(("-", "=")):
@@ -367,6 +379,13 @@ def _phrases(m: Mapping[str, Any], r: Mapping[str, Any] | None
                               ("value", "low", "high", "correct"))]
   if "classes" in metrics:
     values[r"\bTop-1"].append(metrics["classes"]["mean_top1"])
+  values[r"(?<!-1 )(?<!-5 )\baccuracy"] = (
+      values[r"\bTop-1"] + values[r"\bTop-5"] + [reported.get("tolerance")])
+  latency = (r or {}).get("latency") or {}
+  values[r"\blatency"] = [latency.get(key) for key in (
+      "median_ms", "low_ms", "high_ms", "calls", "image_size_px")]
+  # Nothing of these is ever measured here.
+  values[r"\b(?:recall|precision|F1|AUC|mAP)\b"] = []
   return {pattern: {form for value in found if value is not None
                     for form in plain_forms(value) | scaled_forms(value)}
           for pattern, found in values.items()}

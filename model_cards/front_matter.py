@@ -92,6 +92,9 @@ def problems(block: str, m: Mapping[str, Any] | None,
             "'key: value', one a line"]
   found = [f"no {key} in the front matter; expected '{key}: ...'"
            for key in _REQUIRED if key not in data]
+  if data.get("license") == "other" and not data.get("license_name"):
+    found.append("license is other in the front matter, without license_name; "
+                 "expected the licence's name")
   if m is None:
     return found
   expected = metadata(m, r)

@@ -14,10 +14,11 @@ from model_cards import page
 from model_cards import tags
 
 _PUBLISHER = r"[a-z\d-]+"
-_NAME = r"[\w.-]+(?:/[\w.-]+)*"
+_NAME = r"(?!\.+(?:/|$))[\w.-]+(?:/(?!\.+(?:/|$))[\w.-]+)*"
 _FIRST_LINE = re.compile(
-    rf"# (?:(?P<kind>Module|Lite|Collection) (?P<handle>{_PUBLISHER}/{_NAME}"
-    rf"/\d+)|(?P<publisher>Publisher) {_PUBLISHER})", re.ASCII)
+    # A collection has no other version than 1.
+    rf"# (?:(?P<kind>Module|Lite|Collection(?=.*/1$)) "
+    rf"(?P<handle>{_PUBLISHER}/{_NAME}/[1-9]\d*)|(?P<publisher>Publisher) {_PUBLISHER})", re.ASCII)
 _METADATA = re.compile(r"<!--(?P<key>[\w\s-]+):(?P<value>.+)-->", re.ASCII)
 _HUB_URL = re.compile(r"https://tfhub\.dev/[a-z\d-]+/[\w.-]+")
 
@@ -180,7 +181,7 @@ def _asset_path_problems(value: str, suffix: str) -> list[str]:
   if not value.endswith(suffix):
     found.append(f"asset-path is {value[:80]!r}; expected it to end in "
                  f"{suffix}")
-  if re.match(r"https?://(www\.)?github\.com/", value):
+  if re.match(r"https?://(www\.)?github\.com/", value, re.IGNORECASE):
     found.append(f"asset-path is {value[:80]!r}; expected a host that lets "
                  "crawlers download, which github.com does not")
   # Relative: the archive below the root that the module is published to.

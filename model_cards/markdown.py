@@ -25,7 +25,14 @@ def text(value: object) -> str:
   escaped = one_line(value).replace("\\", "\\\\")
   escaped = escaped.replace("&", "&amp;")
   escaped = escaped.replace("<", "&lt;").replace(">", "&gt;")
-  return re.sub(r"([|`\[\]*])", r"\\\1", escaped)
+  # Between letters, "_" emphasises nothing.
+  return re.sub(r"([|`\[\]*~]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", escaped)
+
+
+def name(value: object) -> str:
+  """Returns a name as `text` does, and so that no hub makes a link of it."""
+  return re.sub(r":(?=//)|(?<=www)\.", r"\\\g<0>", text(value),
+                flags=re.IGNORECASE)
 
 
 def paragraph(value: object) -> str:

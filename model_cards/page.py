@@ -8,6 +8,9 @@ import unicodedata
 from collections.abc import Iterator
 
 _LINK = re.compile(r"(?<!\\)\]\((?P<target>[^)\s]+)\)")
+# Examples of code may have any numbers.
+_LANGUAGES = ("python", "py", "sh", "bash", "shell", "json", "yaml", "js",
+              "javascript", "java", "kotlin", "swift", "c", "cpp", "go", "rust")
 INLINE_CODE = re.compile(r"(?<!\\)(`[^`]*`)")
 
 
@@ -35,6 +38,19 @@ def without_code(card: str) -> tuple[str, bool]:
 def fenced(card: str) -> str:
   """Returns the lines of fenced code, with the fences."""
   return "\n".join(line.text for line in _lines(card) if line.is_code)
+
+
+def fenced_text(card: str) -> str:
+  """Returns the lines of fenced code that is in no programming language."""
+  found, is_open, is_text = [], False, False
+  for line in _lines(card):
+    if line.is_code and not is_open:
+      language = line.text.strip(" `~").partition(" ")[0].lower()
+      is_text = language not in _LANGUAGES
+    elif line.is_code and is_text and not line.is_end:
+      found.append(line.text)
+    is_open = line.is_code and not line.is_end
+  return "\n".join(found)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ _MEASURED = "measured here"
 # Of Okabe and Ito; a marker each, for those who see colours differently.
 _PEER_STYLES = (("#0072B2", "o"), ("#009E73", "s"), ("#CC79A7", "^"),
                 ("#E69F00", "D"), ("#56B4E9", "v"))
+_COLOURS = (pictures.ORANGE, "#000000")  # Of what was measured.
 _MOST_NAMED = 14  # Points with a name; more would cover each other.
 
 
@@ -108,7 +109,8 @@ def _point(m: Mapping[str, Any], r: Mapping[str, Any]) -> Point:
   return Point(
       # "600mf": the architecture stands in the title.
       name=m["variant"].removeprefix(f"{m['card']['architecture']}_") + (
-          "" if m["form"] == "main" else f", {m['form']}"),
+          "" if m["form"] == "main" else f", {m['form']}") + (
+              ", demo" if m["is_demo"] else ""),
       architecture=m["card"]["architecture"],
       dataset=r["dataset"]["name"], split=r["dataset"]["split"],
       # All but the last layer's grow with the area of the image.
@@ -128,8 +130,13 @@ def _draw_multiply_adds(plot: Plot, figure: figure_lib.Figure
               [p.top1 for p in theirs], linestyle="none", marker=marker,
               markersize=5, color=colour, alpha=0.75, markeredgewidth=0,
               label=f"{source}, reported")
-  _draw_points(axes, plot.points, [p.multiply_adds / 1e9 for p in plot.points],
-               pictures.ORANGE, _MEASURED)
+  architectures = sorted({p.architecture for p in plot.points})
+  for i, architecture in enumerate(architectures):
+    mine = [p for p in plot.points if p.architecture == architecture]
+    _draw_points(
+        axes, plot, mine, [p.multiply_adds / 1e9 for p in mine], _COLOURS[i % 2],
+        _MEASURED if len(architectures) == 1 else
+        f"{architecture}, {_MEASURED}")
   _finish(figure, axes, plot, "Multiply-adds per image (billions)")
   return axes
 
@@ -148,24 +155,28 @@ def _draw_latency(plot: Plot, figure: figure_lib.Figure) -> axes_lib.Axes:
         xerr=[[max(0, t - p.latency["low_ms"]) for t, p in zip(times, mine)],
               [max(0, p.latency["high_ms"] - t) for t, p in zip(times, mine)]],
         fmt="none", ecolor=colour, elinewidth=1)
-    _draw_points(axes, mine, times, colour, processor[:40])
+    _draw_points(axes, plot, mine, times, colour, processor[:40])
   _finish(figure, axes, plot, "Time for one image (milliseconds)")
   return axes
 
 
-def _draw_points(axes: axes_lib.Axes, points: Sequence[Point],
+def _draw_points(axes: axes_lib.Axes, plot: Plot, points: Sequence[Point],
                  costs: Sequence[float], colour: str, label: str) -> None:
-  """Draws measured points with intervals, and names them if they are few."""
+  """Draws some points of a picture with intervals; names them if all are few.
+  """
   axes.errorbar(
       costs, [p.top1 for p in points],
       yerr=[[max(0, p.top1 - p.low) for p in points],
             [max(0, p.high - p.top1) for p in points]],
-      fmt="o", markersize=7, color=colour, ecolor=colour, elinewidth=1.5,
-      capsize=3, markeredgecolor="white", label=label, zorder=3)
-  if len(points) <= _MOST_NAMED:
+      # Small, so that a narrow interval is not hidden behind it.
+      fmt="o", markersize=4, color=colour, ecolor=colour, elinewidth=1.5,
+      capsize=3, capthick=1.5, markeredgewidth=0, label=label, zorder=3)
+  if len(plot.points) <= _MOST_NAMED:
+    is_mixed = len({p.architecture for p in plot.points}) > 1
     for point, cost in zip(points, costs):
       # Above to the left there are fewest other points.
-      axes.annotate(point.name, (cost, point.top1), xytext=(-6, 5),
+      name = (f"{point.architecture} " if is_mixed else "") + point.name
+      axes.annotate(name, (cost, point.top1), xytext=(-6, 5),
                     textcoords="offset points", ha="right", fontsize=9,
                     color=pictures.INK, zorder=4, parse_math=False)
 

@@ -189,8 +189,8 @@ def _figures(r: Mapping[str, Any] | None,
       # Where the worst are all that there are, the best would be the same.
       "best": ([_class_row(c) for c in best]
                if classes["count"] > len(worst) else []),
-      "confusions": [(markdown.text(c["label_name"]),
-                      markdown.text(c["predicted_name"]), f"{c['count']:,}")
+      "confusions": [(markdown.name(c["label_name"]),
+                      markdown.name(c["predicted_name"]), f"{c['count']:,}")
                      for c in metrics["confusions"]],
       "pictures": [
           (markdown.text(alt), link) for suffix, alt in
@@ -201,7 +201,7 @@ def _figures(r: Mapping[str, Any] | None,
 
 def _class_row(c: Mapping[str, Any]) -> tuple[str, str, str]:
   low, high = report_lib.wilson(c["correct"], c["total"])
-  return (markdown.text(c["name"]), f"{c['correct']:,} of {c['total']:,}",
+  return (markdown.name(c["name"]), f"{c['correct']:,} of {c['total']:,}",
           f"{percent(100 * low)} to {percent(100 * high)} %")
 
 

@@ -17,8 +17,10 @@ def number_problems(text: str, facts: facts_lib.Facts) -> list[str]:
   found = []
   for line in text.split("\n"):
     cells = page.cells(line)
-    found += _word_problems(cells, facts) + _phrase_problems(line, facts)
     allowed = facts.rows.get(cells[0].lower()) if len(cells) > 1 else None
+    found += _word_problems(cells, facts)
+    if allowed is None:
+      found += _phrase_problems(line, facts)
     if allowed is not None:
       seen = [number for number, _ in facts.numbers(
           "| " + " | ".join(cells[1:]))]
@@ -70,13 +72,12 @@ def _word_problems(cells: Sequence[str], facts: facts_lib.Facts) -> list[str]:
 
 def _phrase_problems(line: str, facts: facts_lib.Facts) -> list[str]:
   """Returns whether "mean confidence 70.84 %" is the mean confidence."""
-  if page.cells(line):
-    return []
-  text = page.squeeze(line)
+  text = facts.without_names(line).replace("|", " ")
   found = []
   for pattern, allowed in facts.phrases.items():
     for match in re.finditer(
-        rf"{pattern}(?: is| are| of|:| =)* (?P<digits>\d+(?:[.,]\d+)*)"
+        # The sentence's next number, but for "top-5", "stage1", "224x224".
+        rf"{pattern}[^\d.;]{{0,60}}?(?<![\w-])(?!\d+ ?x ?\d)(?P<digits>\d+(?:[.,]\d+)*)"
         r"(?: ?(?P<unit>million|billion|[MG])\b)?", text, re.IGNORECASE):
       number = facts_lib.normal(match["digits"])
       if match["unit"]:
@@ -122,6 +123,9 @@ def missing_problems(text: str, facts: facts_lib.Facts, m: Mapping[str, Any],
             metrics["nll"])
     require("expected calibration error", r"calibration error|\bECE\b",
             metrics["ece"])
+  if (r or {}).get("latency"):
+    require("latency", r"\blatency\b", r["latency"]["median_ms"],
+            r["latency"]["low_ms"], r["latency"]["high_ms"])
   if m["reported_accuracy"]:
     require("reported top-1", r"top-1\b.*\breported\b|\breported\b.*top-1\b",
             m["reported_accuracy"]["top1"])
@@ -132,6 +136,15 @@ def missing_problems(text: str, facts: facts_lib.Facts, m: Mapping[str, Any],
               and re.search(r"top-[15]\b", line, re.IGNORECASE)
               and not re.search(r"\breported\b", line)]
   whole = page.squeeze(text)
+  for what, sha256 in (
+      ("weights", m["weights"]["sha256"]),
+      ("backbone", m["weights"]["backbone_sha256"]),
+      ("labels", (m["labels"] or {}).get("sha256")),
+      ("export", (r or {}).get("export_sha256")),
+      ("archive", ((r or {}).get("archive") or {}).get("sha256"))):
+    if sha256 and sha256 not in whole:
+      found.append(f"the SHA-256 of the {what} is not on the card; expected "
+                   f"{sha256}")
   for check in (r or {}).get("checks", ()):
     name = f"{check['group']}/{check['name']}"
     if check["status"] != "passed" and page.squeeze(name) not in whole:

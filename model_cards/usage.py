@@ -12,6 +12,7 @@ class Usage:
   address: str              # Python, for hub.KerasLayer and hub.load.
   path: str                 # Python, the module's directory.
   export_dir: str           # The same in a shell.
+  check_sums: str           # A shell's command; fails if a file differs.
   mount: str                # Docker's -v, for TensorFlow Serving.
   imports: tuple[str, ...] = ()  # Lines above the others.
   setup: tuple[str, ...] = ()    # Lines that set `path`.
@@ -25,6 +26,8 @@ def hub(handle: export_dirs.Handle) -> Usage:
       "(`http://host:port`); for `PATH` one of the two directories.",
       address=f'"PATH_OR_URL/{handle}"', path=f'"PATH/{handle}"',
       export_dir=f"PATH/{handle}",
+      check_sums=f"cd PATH/{handle.publisher}/{handle.name} && "
+      f"sha256sum --check {handle.version}.SHA256SUMS",
       mount=f"PATH/{handle.publisher}/{handle.name}:/models/{handle.name}")
 
 
@@ -35,6 +38,8 @@ def hugging_face(handle: export_dirs.Handle, repo: str) -> Usage:
       "by its version. `path` is where it comes to lie on your machine; put that "
       "in for `DOWNLOADED`.",
       address="path", path="path", export_dir="DOWNLOADED",
+      check_sums="cd DOWNLOADED/.. && "
+      f"sha256sum --check {handle.version}.SHA256SUMS",
       mount=f"DOWNLOADED:/models/{handle.name}/{handle.version}",
       imports=("import os", "", "import huggingface_hub"),
       setup=("path = os.path.join(",
@@ -48,6 +53,11 @@ def kaggle(handle: export_dirs.Handle, model: str) -> Usage:
       intro="`path` is where the module comes to lie on your machine; put "
       "that in for `DOWNLOADED`.",
       address="path", path="path", export_dir="DOWNLOADED",
+      # There the module lies at the top, the rest in documents/, no archive.
+      check_sums=(
+          f"cd DOWNLOADED && sed -e '/  {handle.version}\\.tar\\.gz$/d' "
+          f"-e 's#  {handle.version}/#  #' -e t -e 's#  #  documents/#' "
+          f"documents/{handle.version}.SHA256SUMS | sha256sum --check"),
       mount=f"DOWNLOADED:/models/{handle.name}/{handle.version}",
       imports=("import kagglehub",),
       setup=(f'path = kagglehub.model_download("{model}")',))

@@ -25,6 +25,7 @@ from model_cards import front_matter
 from model_cards import hub_rules
 from model_cards import page
 from model_cards import peers
+from model_cards import safety
 from model_cards import tracing
 
 file_links = page.file_links
@@ -37,6 +38,9 @@ _SECTIONS = (
     ("training data", r"training"),
     ("evaluation data", r"evaluation|evaluated|test data"),
     ("metrics", r"metrics|results|performance|accuracy|summary"),
+    ("factors", r"factor|subgroup"),
+    ("ethical considerations", r"ethic"),
+    ("changes", r"chang|version|history"),
     ("limits", r"limit|bias|caveat|risk"),
     ("licence", r"licen[cs]e"),
     ("provenance", r"provenance|origin|source|initiali[sz]ation|checkpoint"),
@@ -225,12 +229,15 @@ def _form_problems(body: str, manifest: Mapping[str, Any] | None,
 def _body_problems(text: str, manifest: Mapping[str, Any] | None,
                    report: Mapping[str, Any] | None) -> list[str]:
   """Returns what is wrong with the sections and numbers of any form."""
-  found = _fence_problems(text)
+  plain, _ = page.without_code(text)
+  found = _fence_problems(text) + safety.link_problems(plain)
   if manifest is None or found:
     return found
-  plain, _ = page.without_code(text)
   facts = facts_lib.of(manifest, report)
-  return [*_section_problems(text),
+  # Above the first heading is metadata, in comments.
+  body = "\n".join(hub_rules.read(plain)[0].body)
+  return [*_section_problems(text), *safety.problems(body),
+          *tracing.number_problems(page.fenced_text(text), facts),
           *tracing.number_problems(plain, facts),
           *tracing.code_problems(page.fenced(text), manifest, facts),
           *tracing.missing_problems(plain, facts, manifest, report)]
@@ -250,6 +257,9 @@ def _section_problems(text: str) -> list[str]:
       f"no section on {what}; expected a heading such as "
       f"'## {what.capitalize()}'" for what, pattern in _SECTIONS
       if not any(re.search(pattern, s.title, re.IGNORECASE) for s in found)]
+  if not re.search(r"out.of.scope", text, re.IGNORECASE):
+    missing.append("nothing on what is out of scope; expected these words, with "
+                   "what the module is not for")
   # A heading may have nothing below it but smaller ones.
   return missing + [
       f"section {section.title!r} is empty; say it, or that it is not known"

@@ -193,6 +193,24 @@ class TestVerify:
     with pytest.raises(errors.HubExportError, match="CRC"):
       archive.verify(tmp_path / "1.tar.gz", export_dir)
 
+  @pytest.mark.parametrize("read", [
+      lambda path, export_dir: archive.verify(path, export_dir),
+      lambda path, export_dir: archive.file_sha256s(path, "none")])
+  def test_more_after_its_end(self, export_dir, tmp_path, read):
+    path = tmp_path / "1.tar.gz"
+    archive.write(path, export_dir)
+    plain = gzip.decompress(path.read_bytes())
+    with tarfile.open(path) as tar:
+      last = tar.getmembers()[-1]
+    end = last.offset_data + (last.size + 511) // 512 * 512
+    evil = tarfile.TarInfo("evil").tobuf()
+    # Behind one block of zeros, the usual two, and the usual padding.
+    for content in (plain[:end] + bytes(512) + evil,
+                    plain[:end] + bytes(1024) + evil, plain + b"x"):
+      path.write_bytes(gzip.compress(content))
+      with pytest.raises(errors.HubExportError, match="more after its end"):
+        read(path, export_dir)
+
   def test_missing_or_no_archive(self, export_dir, tmp_path):
     with pytest.raises(errors.HubExportError, match="No such file"):
       archive.verify(tmp_path / "1.tar.gz", export_dir)

@@ -74,7 +74,9 @@ class TestRules:
       "# Module google/model/one", "Module google/model/1",
       "## Module google/model/1", "# Modul google/model/1",
       "# Module google/mo del/1", " # Module google/model/1", "",
-      "# Publisher google/1", "# Module google//1"])
+      "# Publisher google/1", "# Module google//1", "# Module google/../1",
+      "# Module google/./1", "# Module google/model/0",
+      "# Collection google/models/7"])
   def test_first_line(self, first):
     found = validate.problems(MODULE.replace(
         "# Module google/text-embedding-model/1", first))
@@ -166,6 +168,7 @@ class TestRules:
       ("https://host/x.tar.gz", True),
       ("https://host/x.zip", False), ("http://host/x.tar.gz", False),
       ("https://github.com/a/b/releases/download/v1/x.tar.gz", False),
+      ("https://GitHub.com/a/b/releases/download/v1/x.tar.gz", False),
       ("/abs/x.tar.gz", False), ("../x/y.tar.gz", False),
       ("file:///x.tar.gz", False)])
   def test_asset_path(self, value, is_sound):
@@ -391,6 +394,51 @@ class TestNumbers:
     card, m, r = case("figures")
     assert validate.problems(f"{card}\n{text}\n", m, r)
 
+  @pytest.mark.parametrize("text", [
+      "Top-1 accuracy of 95 % on all of ImageNet.",
+      "```text\nTop-1: 99.9 %, 500 M parameters\n```", "```\n99.9 %\n```",
+      "Top-5 accuracy on ImageNet is 100 %.", "| Top-1 (ImageNet) | 100 % |",
+      "The accuracy, of course, is 100 %.", "It has a recall of 73.47 %.",
+      "| Precision | 73.47 % |", "Latency is 10 ms.", "Accuracy: v99.9 %",
+      "Accuracy \u2079\u2079 %", "Accuracy \u216b %",
+      "<script>alert(1)</script>", "<img src=x onerror=alert(1)>",
+      "<!-- nothing to see -->", "[click](javascript:alert(1))",
+      "[click](&#106;avascript:alert)", "[x]: data:text/html,x",
+      "![x](https://evil.example/x.png)", "![x](//evil.example/x.png)"])
+  def test_claims_and_code_that_no_report_has(self, text):
+    card, m, r = case("figures")
+    assert validate.problems(card, m, r) == []
+    assert validate.problems(
+        card.replace("## Overview\n", f"## Overview\n\n{text}\n", 1), m, r)
+
+  @pytest.mark.parametrize("title", [
+      "Changes", "Factors", "Ethical considerations"])
+  def test_missing_sections_are_found(self, title):
+    card, m, r = case("figures")
+    found = validate.problems(re.sub(
+        rf"## {title}\n.*?(?=\n## |\Z)", "", card, flags=re.DOTALL), m, r)
+    assert len(found) == 1 and f"on {title.lower()}" in found[0]
+
+  def test_what_is_out_of_scope_must_be_said(self):
+    card, m, r = case("figures")
+    found = validate.problems(card.replace("Out of scope:", "No:"), m, r)
+    assert len(found) == 1 and "out of scope" in found[0]
+
+  def test_missing_hashes_and_latency_are_found(self):
+    _, m, r = case("figures")
+    r["archive"] = {"sha256": "a7" * 32, "bytes": 12345}
+    r["latency"] = {"median_ms": 12.5, "low_ms": 11.25, "high_ms": 14.75,
+                    "calls": 50, "image_size_px": 224}
+    card = render.module_card(m, r, model_cards_test.links(m))
+    assert validate.problems(card, m, r) == []
+    for row, told in (("Archive, SHA-256", "of the archive"),
+                      ("Export, SHA-256", "of the export"),
+                      ("Weights, SHA-256", "of the weights"),
+                      ("Backbone, SHA-256", "of the backbone"),
+                      ("Latency of one image", "latency (12.5, 11.25")):
+      found = validate.problems(re.sub(rf"\| {row} .*\n", "", card), m, r)
+      assert len(found) == 1 and told in found[0]
+
   def test_swapped_figures_are_found(self):
     card, m, r = case("figures")
     for row, other in (("Mean confidence", "73.45 %"),
@@ -478,7 +526,15 @@ A network of the RegNet design space.
 
 ## Intended uses and limitations
 
-Photographs of single objects.
+Photographs of single objects. Out of scope: people.
+
+## Factors and ethics
+
+Not known.
+
+## Versions
+
+The only one.
 
 ## Training data and where the checkpoint is from
 
@@ -490,7 +546,7 @@ That of Apache.
 
 ## Verification
 
-Ask for the hashes.
+Weights: {weights}; backbone: {backbone}; labels: {labels}; all: {export}.
 
 ## Evaluation results
 
@@ -504,6 +560,9 @@ The reported top-1 is 73.52 %.
 |---|---|
 | Crop | 224 |
 """
+for _word, _hash in (("weights", "1b7c"), ("backbone", "9d03"),
+                     ("labels", "77e2"), ("export", "c40d")):
+  HAND_WRITTEN = HAND_WRITTEN.replace(f"{{{_word}}}", _hash * 16)
 
 
 class TestHandWrittenCards:

@@ -1,5 +1,6 @@
 """Tests of collections: pictures, peers, and the tracing of their numbers."""
 
+import dataclasses
 import copy
 import re
 
@@ -7,6 +8,7 @@ import pytest
 
 from hub_export.regnet import peers as regnet_peers
 from model_cards import collection_rules
+from model_cards import markdown
 from model_cards import peers
 from model_cards import plots
 from model_cards import render
@@ -103,6 +105,23 @@ class TestPlots:
     first, second = plots.plots(entries(), peers.of("regnet"))
     assert first.png() == first.png()
     assert first.png().startswith(b"\x89PNG") and first.png() != second.png()
+
+  def test_a_demo_is_called_one(self):
+    m, r = entry()
+    assert plots.plots([(m | {"is_demo": True}, r)], peers.of("regnet"))[
+        0].points[0].name.endswith(", demo")
+
+  def test_architectures_are_series_of_their_own(self):
+    from matplotlib import figure  # pylint: disable=g-import-not-at-top
+    plot = plots.plots(entries(), peers.of("regnet"))[0]
+    one, two = plot.points[0], dataclasses.replace(
+        plot.points[0], architecture="regnetx")
+    axes = plots._draw_multiply_adds(
+        dataclasses.replace(plot, points=(one, two)), figure.Figure())
+    assert {"regnetx, measured here", "regnety, measured here"} <= set(
+        axes.get_legend_handles_labels()[1])
+    assert {text.get_text() for text in axes.texts} == {
+        f"regnetx {one.name}", f"regnety {one.name}"}
 
   def test_what_is_drawn(self, monkeypatch):
     """The positions of the points, read off the axes."""
@@ -210,3 +229,9 @@ class TestWriting:
         "local/regnety600mf_classification/4")
     (directory / "1.imagenet2012-validation.latency.png").unlink()
     assert any("leads nowhere" in f for f in validate.file_problems(page)[0])
+
+
+def test_names_of_strangers_stay_text():
+  assert markdown.text("__init__ x_y ~~a~~") == (
+      r"\_\_init\_\_ x_y \~\~a\~\~")
+  assert markdown.name("https://e.x www.e.x") == r"https\://e.x www\.e.x"

@@ -159,6 +159,22 @@ class TestPut:
             if name.startswith("1.") and "/" not in name
             ] == ["1.checks.json", "1.md", "1.sig", "1.tar.gz"]
 
+  def test_another_key_does_not_replace_a_signature(self, place, export_dir):
+    if place.name == "kaggle":
+      return  # Nothing of a version is replaced there.
+    def signed(key: str) -> releases.Release:
+      bundle = {"verificationMaterial": {"publicKey": {"hint": key}}}
+      return releases.with_documents(
+          releases.read(export_dir), [("1.sig", json.dumps(bundle).encode())])
+
+    destinations.choose(place.to()).put(signed("a"))
+    for name in ("plan", "put"):
+      with pytest.raises(errors.HubExportError, match="by key a, and now key b "
+                         "signs.*--replace_signature"):
+        getattr(destinations.choose(place.to()), name)(signed("b"))
+    assert json.loads(place.files()["1.sig"])["verificationMaterial"][
+        "publicKey"]["hint"] == "a"
+
   def test_the_next_version_stands_beside_it(self, place, export_dir):
     two = _export(export_dir.parents[2], 2, b"two")
     assert _put(place, export_dir) is base.Outcome.PUBLISHED

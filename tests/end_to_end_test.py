@@ -114,6 +114,7 @@ def test_the_evaluation_is_kept_shown_and_compared(user, url, published):
     card = requests.get(f"{url}/local/{name}/1.md", timeout=30).text
     links = re.findall(r"\]\((1\.evaluations/[^)]+)\)", card)
     assert len(links) == 4
+    assert set(links) == set(report["attachments"])
     for link in links:
       answer = requests.get(f"{url}/local/{name}/{link}", timeout=30)
       assert answer.content.startswith(

@@ -4,6 +4,8 @@ publish.py runs as the program that it is; what it is made of is called
 directly where a test needs to interrupt it.
 """
 
+import dataclasses
+import gzip
 import json
 import os
 import pathlib
@@ -20,6 +22,8 @@ from hub_export import destinations
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import releases
+from hub_export import signing_keys
+from hub_export import trust
 from hub_export.destinations import base
 from hub_export.destinations import directory
 from tests import tiny_export
@@ -669,6 +673,10 @@ class TestDirectory:
     directory.Directory(to).put(releases.read(export_dir))
     pictures = export_dir.parent / "1.evaluations"
     (pictures / "pets-test.worst.png").write_bytes(b"drawn anew")
+    with pytest.raises(errors.ChecksError, match="1.evaluations/pets-test.worst"
+                       ".png beside .* is not what the report says"):
+      releases.read(export_dir)
+    tiny_export.list_attachments(export_dir)  # The checks were run again.
     assert directory.Directory(to).put(
         releases.read(export_dir)) is base.Outcome.RENEWED
     _assert_published(to, export_dir)
@@ -828,6 +836,39 @@ class TestDirectory:
         call(plain)
     destination.verify(signed)
 
+
+  def test_another_key_does_not_replace_a_signature(self, export_dir, to,
+                                                    tmp_path):
+    keys = [tiny_keys.write_pair(tmp_path, name)[0] for name in ("a", "b")]
+    release = releases.read(export_dir)
+    one, two = (releases.with_documents(release, trust.trusted_documents(
+        export_dir, release.documents, signing_keys.load_signer(key)))
+                for key in keys)
+    destination = directory.Directory(to)
+    destination.put(one)
+    for call in (destination.plan, destination.put):
+      with pytest.raises(errors.HubExportError, match="signature by key .*, and"
+                         " now key .*--replace_signature"):
+        call(two)
+    destination.verify(one)
+    assert destination.put(one) is base.Outcome.UNCHANGED
+    assert destination.put(dataclasses.replace(
+        two, replaces_signature=True)) is base.Outcome.RENEWED
+    destination.verify(two)
+
+  def test_an_archive_altered_but_for_its_members(self, export_dir, to):
+    release = releases.read(export_dir)
+    release = releases.with_documents(
+        release, trust.trusted_documents(export_dir, release.documents))
+    destination = directory.Directory(to)
+    destination.put(release)
+    path = to / _MODULE / "1.tar.gz"
+    before = path.read_bytes()
+    path.write_bytes(gzip.compress(gzip.decompress(before), 1))
+    with pytest.raises(errors.HubExportError, match="1.tar.gz differs"):
+      destination.verify(release)
+    assert destination.put(release) is base.Outcome.RENEWED
+    assert path.read_bytes() == before
 
   def test_what_can_be_loaded_comes_last(self, export_dir, to, monkeypatch):
     moved = []

@@ -13,6 +13,7 @@ import sys
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from model_signing import hashing
 from model_signing import signing
@@ -85,13 +86,17 @@ class TestSign:
   def test_verifies_here_and_with_the_library_s_program(
       self, export_dir, bundle, pair, verifier, tmp_path):
     who = signatures.verify(bundle, _hashes(export_dir), verifier)
-    assert who == f"key {hashlib.sha256(pair[1].read_bytes()).hexdigest()}"
+    assert who.name == f"key {hashlib.sha256(pair[1].read_bytes()).hexdigest()}"
     path = tmp_path / "1.sig"
     path.write_bytes(bundle)
-    arguments = ("key", export_dir, "--signature", path, "--public_key",
-                 pair[1])
+    # As the README has it: by default, files of git's are passed over.
+    arguments = ("key", export_dir, "--no-ignore-git-paths", "--signature",
+                 path, "--public_key", pair[1])
     official = _official(*arguments)
     assert official.returncode == 0, official.stderr
+    (export_dir / ".gitattributes").write_text("x")
+    assert _official(*arguments).returncode != 0
+    (export_dir / ".gitattributes").unlink()
     (export_dir / "saved_model.pb").write_bytes(b"other")
     assert _official(*arguments).returncode != 0
 
@@ -304,8 +309,9 @@ class TestCertificates:
     bundle = signatures.sign(export_dir, _hashes(export_dir), signer)
     assert bundle == signatures.sign(export_dir, _hashes(export_dir), signer)
     who = signatures.verify(bundle, _hashes(export_dir),
-                            signing_keys.load_verifier(chain=[root[0]]))
-    assert who == "certificate CN=Publisher"
+                            signing_keys.load_verifier(
+                                chain=[root[0]], signer="CN=Publisher"))
+    assert who.name == "certificate CN=Publisher"
     path = tmp_path / "1.sig"
     path.write_bytes(bundle)
     official = _official("certificate", export_dir, "--signature", path,
@@ -325,19 +331,70 @@ class TestCertificates:
         export_dir, _hashes(export_dir),
         signing_keys.load_signer(encrypted, own, [root[0]]))
     assert signatures.verify(bundle, _hashes(export_dir),
-                             signing_keys.load_verifier(chain=[root[0]]))
+                             signing_keys.load_verifier(
+                                chain=[root[0]], signer="CN=Publisher"))
 
-  def test_outlives_the_certificate(self, export_dir, tmp_path, root):
+  @pytest.mark.parametrize("first, last, allowed", [
+      (-1, -0.5, True), (1, 2, False)])
+  def test_certificate_that_is_not_valid_now(self, export_dir, tmp_path, root,
+                                             first, last, allowed):
+    key, _ = tiny_keys.write_pair(tmp_path, "authority")
+    # Valid as long as need be: those above count when the leaf was issued.
+    root = tiny_keys.write_certificate(key, "Root", first_day=-5), key
     private, _ = tiny_keys.write_pair(tmp_path)
-    own = tiny_keys.write_certificate(private, "Publisher", root, last_day=-0.5)
-    # While it was valid; load_signer refuses it now.
+    own = tiny_keys.write_certificate(private, "Publisher", root,
+                                      first_day=first, last_day=last)
+    # load_signer refuses it; whoever has the key may not ask.
     signer = signing_keys.Signer(
         signing_keys.load_signer(private).key,
         x509.load_pem_x509_certificate(own.read_bytes()),
         tuple(x509.load_pem_x509_certificates(root[0].read_bytes())))
     bundle = signatures.sign(export_dir, _hashes(export_dir), signer)
-    assert signatures.verify(bundle, _hashes(export_dir),
-                             signing_keys.load_verifier(chain=[root[0]]))
+    for allow in (False, True):
+      verifier = signing_keys.load_verifier(
+          chain=[root[0]], signer="CN=Publisher", allow_expired=allow)
+      if allow and allowed:
+        who = signatures.verify(bundle, _hashes(export_dir), verifier)
+        assert f"valid to {who.not_after:%Y-%m-%d}" in who.shown
+      else:
+        with pytest.raises(errors.ChecksError, match="expected that to incl.*"
+                           "--allow_expired"):
+          signatures.verify(bundle, _hashes(export_dir), verifier)
+
+  def test_only_the_signer_that_is_named(self, export_dir, pair, root):
+    own = tiny_keys.write_certificate(pair[0], "Publisher", root)
+    bundle = signatures.sign(
+        export_dir, _hashes(export_dir),
+        signing_keys.load_signer(pair[0], own, [root[0]]))
+    certificate = x509.load_pem_x509_certificate(own.read_bytes())
+    sha256 = hashlib.sha256(certificate.public_bytes(
+        serialization.Encoding.DER)).hexdigest()
+    for signer in ("CN=Publisher", sha256, ":".join(
+        sha256[i:i + 2].upper() for i in range(0, 64, 2))):
+      assert signatures.verify(
+          bundle, _hashes(export_dir), signing_keys.load_verifier(
+              chain=[root[0]], signer=signer)).certificate == sha256
+    for signer in ("CN=Publishe", "Publisher", sha256[:-2], "00" * 32):
+      with pytest.raises(errors.ChecksError,
+                         match=f"expected a certificate of {signer}, for"):
+        signatures.verify(bundle, _hashes(export_dir),
+                          signing_keys.load_verifier(
+                              chain=[root[0]], signer=signer))
+
+  def test_certificate_of_a_web_server(self, export_dir, pair, root):
+    own = tiny_keys.write_certificate(
+        pair[0], "Publisher", root,
+        purpose=x509.ExtendedKeyUsageOID.SERVER_AUTH)
+    with pytest.raises(errors.HubExportError, match="expected codeSigning"):
+      signing_keys.load_signer(pair[0], own, [root[0]])
+    signer = signing_keys.Signer(
+        signing_keys.load_signer(pair[0]).key,
+        x509.load_pem_x509_certificate(own.read_bytes()),
+        tuple(x509.load_pem_x509_certificates(root[0].read_bytes())))
+    bundle = signatures.sign(export_dir, _hashes(export_dir), signer)
+    with pytest.raises(errors.ChecksError, match="expected codeSigning"):
+      signatures.verify(bundle, _hashes(export_dir), signing_keys.load_verifier(
+          chain=[root[0]], signer="CN=Publisher"))
 
   def test_of_another_authority(self, export_dir, pair, root, tmp_path):
     key, _ = tiny_keys.write_pair(tmp_path, "authority")
@@ -350,20 +407,22 @@ class TestCertificates:
                        match="signed by certificate CN=Publisher, for whom "
                        ".*does not vouch"):
       signatures.verify(bundle, _hashes(export_dir),
-                        signing_keys.load_verifier(chain=[other]))
+                        signing_keys.load_verifier(
+                            chain=[other], signer="CN=Publisher"))
 
   def test_key_and_certificate_are_not_mixed_up(self, export_dir, bundle, pair,
                                                 root, verifier):
-    with pytest.raises(errors.ChecksError, match="expected a certificate"):
+    with pytest.raises(errors.ChecksError, match="expected a certificate of CN=P"):
       signatures.verify(bundle, _hashes(export_dir),
-                        signing_keys.load_verifier(chain=[root[0]]))
+                        signing_keys.load_verifier(
+                                chain=[root[0]], signer="CN=Publisher"))
     own = tiny_keys.write_certificate(pair[0], "Publisher", root)
     by_certificate = signatures.sign(
         export_dir, _hashes(export_dir),
         signing_keys.load_signer(pair[0], own, [root[0]]))
     with pytest.raises(errors.ChecksError,
-                       match="signed by certificate CN=Publisher; expected "
-                       "key "):
+                       match="signed by certificate CN=Publisher, .*; "
+                       "expected key "):
       signatures.verify(by_certificate, _hashes(export_dir), verifier)
 
   def test_tampered_files(self, export_dir, pair, root):
@@ -373,4 +432,5 @@ class TestCertificates:
         export_dir, files, signing_keys.load_signer(pair[0], own, [root[0]]))
     with pytest.raises(errors.ChecksError, match="^evil was added; expected"):
       signatures.verify(bundle, files | {"evil": "00" * 32},
-                        signing_keys.load_verifier(chain=[root[0]]))
+                        signing_keys.load_verifier(
+                                chain=[root[0]], signer="CN=Publisher"))

@@ -157,6 +157,29 @@ class TestCertificates:
     with pytest.raises(errors.HubExportError, match="of another key"):
       signing_keys.load_signer(other, own, [root[0]])
 
+  def test_chain_that_does_not_lead_to_it(self, tmp_path, root):
+    between_key, _ = tiny_keys.write_pair(tmp_path, "between")
+    between = tiny_keys.write_certificate(between_key, "between", root,
+                                          is_authority=True)
+    private, _ = tiny_keys.write_pair(tmp_path)
+    own = tiny_keys.write_certificate(private, "own", (between, between_key))
+    other_key, _ = tiny_keys.write_pair(tmp_path, "other")
+    other = tiny_keys.write_certificate(other_key, "other")
+    for chain in ([root[0]], [between], [between, other]):
+      with pytest.raises(errors.HubExportError, match="does not lead to .*own"):
+        signing_keys.load_signer(private, own, chain)
+    whole = signing_keys.load_signer(private, own, [between, root[0]])
+    # As authorities deliver it, with those between in the same file.
+    own.write_bytes(own.read_bytes() + between.read_bytes())
+    assert signing_keys.load_signer(
+        private, own, [root[0]]).chain == whole.chain
+
+  def test_chain_and_signer_go_together(self, root):
+    for arguments in ({"chain": [root[0]]},
+                      {"public_key": root[0], "signer": "CN=own"}):
+      with pytest.raises(errors.UsageError, match="--signer go together"):
+        signing_keys.load_verifier(**arguments)
+
   def test_no_certificate(self, tmp_path):
     private, public = tiny_keys.write_pair(tmp_path)
     own = tiny_keys.write_certificate(private, "own")
@@ -165,4 +188,4 @@ class TestCertificates:
     with pytest.raises(errors.HubExportError, match="read as a certificate"):
       signing_keys.load_signer(private, own, [own, public])
     with pytest.raises(errors.HubExportError, match="read as a certificate"):
-      signing_keys.load_verifier(chain=[public])
+      signing_keys.load_verifier(chain=[public], signer="CN=own")

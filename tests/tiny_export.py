@@ -92,6 +92,7 @@ def write_report(export_dir: pathlib.Path, **changes: Any) -> None:
       "metrics": metrics(),
       "environment": {"python": "3.11.2", "onednn": True},
       "started": "2026-11-21T10:50:00Z", "seconds": 12.25,
+      "attachments": _attachments(export_dir),
   }
   report_path(export_dir).write_text(json.dumps(report | changes))
 
@@ -132,7 +133,22 @@ def write_attachments(export_dir: pathlib.Path) -> None:
         "pets-test" + suffix)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(f"{export_dir.name}{suffix}".encode() * 20)
+  list_attachments(export_dir)
   write_card(export_dir)
+
+
+def list_attachments(export_dir: pathlib.Path) -> None:
+  """Writes into the report what lies in the directory of evaluations."""
+  path = report_path(export_dir)
+  path.write_text(json.dumps(json.loads(path.read_text()) | {
+      "attachments": _attachments(export_dir)}))
+
+
+def _attachments(export_dir: pathlib.Path) -> dict[str, str]:
+  return {path.relative_to(export_dir.parent).as_posix():
+              hashlib.sha256(path.read_bytes()).hexdigest()
+          for path in export_dir.parent.glob(
+              f"{export_dir.name}.evaluations/*")}
 
 
 def write_collection(root: pathlib.Path) -> pathlib.Path:

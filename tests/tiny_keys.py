@@ -32,8 +32,10 @@ def write_pair(directory: pathlib.Path, name: str = "publisher",
 
 def write_certificate(private: pathlib.Path, name: str,
                       issuer: tuple[pathlib.Path, pathlib.Path] | None = None,
-                      can_sign: bool = True, first_day: int = -1,
-                      last_day: int = 9) -> pathlib.Path:
+                      can_sign: bool = True, first_day: float = -1,
+                      last_day: float = 9,
+                      purpose: x509.ObjectIdentifier | None = None,
+                      is_authority: bool | None = None) -> pathlib.Path:
   """Writes a certificate of a key; returns its path.
 
   Args:
@@ -43,7 +45,11 @@ def write_certificate(private: pathlib.Path, name: str,
     can_sign: Whether its key may be used for signatures.
     first_day: Of its validity, days from now.
     last_day: Of its validity, days from now.
+    purpose: The only one that it names, of x509.ExtendedKeyUsageOID.
+    is_authority: Whether it may issue others; by default if it is a root.
   """
+  if is_authority is None:
+    is_authority = issuer is None
   key = serialization.load_pem_private_key(private.read_bytes(), None)
   own_name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
   issuer_name, issuer_key = own_name, key
@@ -56,15 +62,17 @@ def write_certificate(private: pathlib.Path, name: str,
   usage = dict.fromkeys((
       "content_commitment", "key_encipherment", "data_encipherment",
       "key_agreement", "crl_sign", "encipher_only", "decipher_only"), False)
-  certificate = (
+  builder = (
       x509.CertificateBuilder().subject_name(own_name).issuer_name(issuer_name)
       .public_key(key.public_key()).serial_number(x509.random_serial_number())
       .not_valid_before(now + first_day * _DAY)
       .not_valid_after(now + last_day * _DAY)
-      .add_extension(x509.BasicConstraints(issuer is None, None), True)
+      .add_extension(x509.BasicConstraints(is_authority, None), True)
       .add_extension(x509.KeyUsage(digital_signature=can_sign,
-                                   key_cert_sign=issuer is None, **usage), True)
-      .sign(issuer_key, hashes.SHA256()))
+                                   key_cert_sign=is_authority, **usage), True))
+  if purpose:
+    builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), False)
+  certificate = builder.sign(issuer_key, hashes.SHA256())
   path = private.with_name(f"{name}.crt")
   path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
   return path

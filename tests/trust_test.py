@@ -202,7 +202,7 @@ class TestProvenance:
     with monkeypatch.context() as patch:
       patch.setattr(provenance, "_code", lambda: then)
       provenance.record(export_dir)
-    provenance.record(export_dir)  # Keeps what was noted first.
+    provenance.record(export_dir)  # Keeps what was noted of these bytes.
     predicate = _statement(export_dir)["predicate"]
     build = predicate["buildDefinition"]
     assert build["internalParameters"]["code_noted_at"] == "export"
@@ -211,6 +211,15 @@ class TestProvenance:
     assert digests["tools/python/requirements.txt"] == {"sha256": "ef" * 32}
     assert predicate["runDetails"]["builder"]["version"] == {
         "regnety_hub": "0.0.9"}
+
+  def test_note_of_other_bytes(self, export_dir):
+    provenance.record(export_dir)
+    (export_dir / "saved_model.pb").write_bytes(b"exported again")
+    with pytest.raises(errors.HubExportError, match="1.build.json is of an exp"
+                       "ort with sha256 .*Export again"):
+      trust.trusted_documents(export_dir, ())
+    provenance.record(export_dir)
+    assert trust.trusted_documents(export_dir, ())
 
   @pytest.mark.parametrize("content", ["", "{}", "[]"])
   def test_damaged_note(self, export_dir, content):
@@ -228,8 +237,8 @@ class TestProvenance:
     assert summary() == ("checkpoint keras:tiny, code abababababab with "
                          "changes, lock efefefefefef")
     then.update(revision=None, is_modified=None)
-    assert summary() == (
-        "checkpoint keras:tiny, code cdcdcdcdcdcd, lock efefefefefef")
+    assert summary() == ("checkpoint keras:tiny, code of no commit (sha256 "
+                         "cdcdcdcdcdcd), lock efefefefefef")
 
 
 class TestProblems:

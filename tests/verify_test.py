@@ -20,13 +20,15 @@ import pytest
 
 from checks import side_files
 from checks import verification
-from checks import verify
+from checks import published_model
 from hub_export import archive
 from hub_export import errors
+from hub_export import export_dirs
 from hub_export import provenance
 from hub_export import signatures
 from hub_export import signing_keys
 from hub_export import sums
+from model_cards import usage
 from tests import tiny_export
 from tests import tiny_keys
 from tests import tiny_published
@@ -107,7 +109,7 @@ def _verify(verifier: signing_keys.Verifier, export_dir=None, archive_path=None,
             beside=None, **options) -> verification.Verdict:
   text = lambda place: None if place is None else str(place)
   return verification.verify(
-      verify.subject(text(export_dir), text(archive_path), text(beside)),
+      published_model.subject(text(export_dir), text(archive_path), text(beside)),
       verifier, **options)
 
 
@@ -157,7 +159,8 @@ class TestSound:
       self, module_dir, verifier, keys, server):
     fingerprint = hashlib.sha256(keys[1].read_bytes()).hexdigest()
     verdict = _verify(verifier, module_dir, handle=_HANDLE)
-    assert (verdict.handle, verdict.signer) == (_HANDLE, f"key {fingerprint}")
+    assert (verdict.handle, verdict.signer.shown) == (
+        _HANDLE, f"key {fingerprint}")
     assert verdict.num_files == len(tiny_export.FILES) + 1
     # Archive, card, report, provenance, three pictures and a page.
     assert verdict.num_beside == 8
@@ -200,12 +203,27 @@ class TestSound:
     private, _ = tiny_keys.write_pair(tmp_path / "keys")
     own = tiny_keys.write_certificate(private, "Publisher", (root, root_key))
     module_dir = tiny_published.publish(tmp_path, private, (own, [root]))
-    verifier = signing_keys.load_verifier(chain=[root])
+    verifier = signing_keys.load_verifier(chain=[root], signer="CN=Publisher")
     verdict = _verify(verifier, module_dir)
-    assert verdict.signer == "certificate CN=Publisher"
+    assert verdict.signer.name == "certificate CN=Publisher"
     _tamper(module_dir / "saved_model.pb")
     with pytest.raises(errors.ChecksError, match="1/saved_model.pb differs"):
       _verify(verifier, module_dir)
+
+  def test_module_and_sums_by_two_certificates(self, tmp_path):
+    root_key, _ = tiny_keys.write_pair(tmp_path / "ca", "authority")
+    root = tiny_keys.write_certificate(root_key, "Root")
+    made = []
+    for name in ("one", "two"):
+      private, _ = tiny_keys.write_pair(tmp_path / name)
+      own = tiny_keys.write_certificate(private, "Publisher", (root, root_key))
+      made.append(tiny_published.publish(tmp_path / name, private,
+                                         (own, [root])))
+    shutil.copy(made[1].with_name("1.sig"), made[0].with_name("1.sig"))
+    with pytest.raises(errors.ChecksError, match="'signature'(.|\n)*1.sig is "
+                       "signed by .*, 1.SHA256SUMS.sig by "):
+      _verify(signing_keys.load_verifier(chain=[root], signer="CN=Publisher"),
+              made[0])
 
 
 class TestKaggle:
@@ -228,6 +246,42 @@ class TestKaggle:
     cached = downloaded.rename(downloaded.with_name("0123abcd"))
     assert _verify(verifier, cached,
                    beside=cached / "documents" / "1").num_beside == 7
+
+  def test_beside_kagglehub_s_own_files(self, downloaded, verifier):
+    downloaded.with_name("1.complete").write_text("")
+    assert _verify(verifier, downloaded).num_beside == 7
+
+  def test_planted_beside_an_altered_publication(self, downloaded, module_dir,
+                                                 verifier):
+    shutil.copytree(downloaded / "documents", module_dir / "documents")
+    _tamper(_archive(module_dir))
+    module_dir.with_name("1.md").write_text("# Module evil")
+    with pytest.raises(errors.ChecksError) as caught:
+      _verify(verifier, module_dir)
+    for listed in ("1.md differs", "1.tar.gz differs",
+                   "1/documents/1.sig was added"):
+      assert f"  {listed}\n" in str(caught.value)
+
+  @pytest.mark.parametrize("name", [
+      None, "saved_model.pb", "assets/labels.txt", "1.md",
+      "1.evaluations/pets-test.html"])
+  def test_commands_of_cards(self, downloaded, module_dir, name):
+    handle = export_dirs.parse_handle(_HANDLE)
+    is_side = name and name.startswith("1.")
+    for use, where, word in (
+        (usage.hub(handle), module_dir.parents[2], "PATH"),
+        (usage.hugging_face(handle, "a/b"), module_dir, "DOWNLOADED"),
+        (usage.kaggle(handle, "a/b/c/d"), downloaded, "DOWNLOADED")):
+      side = where / "documents" if where == downloaded else module_dir.parent
+      module = where if where == downloaded else module_dir
+      if name:
+        _tamper((side if is_side else module) / name)
+      ran = subprocess.run(["sh", "-c", use.check_sums.replace(
+          word, str(where))], capture_output=True, text=True)
+      assert bool(ran.returncode) == bool(name), ran.stdout + ran.stderr
+      if name:
+        path = (side if is_side else module) / name
+        _tamper(path)  # As it was.
 
   @pytest.mark.parametrize("name", ["documents/1.md", "saved_model.pb"])
   def test_altered_and_missing(self, downloaded, verifier, name):
@@ -419,6 +473,17 @@ class TestOtherSigners:
                        "line 1 of 2.SHA256SUMS"):
       _verify(verifier, new)
 
+  def test_another_module_in_its_place(self, module_dir, verifier, server):
+    other = module_dir.parent.rename(module_dir.parent.with_name("other")) / "1"
+    url = server.url.replace("/tiny_classification/", "/other/")
+    cached = shutil.copytree(other, other.parents[3] / "0123" / "0123abcd")
+    for place in ((other, None), (None, _archive(other)), (None, url),
+                  (cached, None, url)):
+      with pytest.raises(errors.ChecksError, match=f"it is {_HANDLE}, .*lies "
+                         "where local/other/1 should.*--handle="):
+        _verify(verifier, *place)
+      assert _verify(verifier, *place, handle=_HANDLE).handle == _HANDLE
+
   def test_another_module_than_was_asked_for(self, module_dir, verifier):
     for options in ({}, {"module_only": True}):
       with pytest.raises(errors.ChecksError, match="'handle'(.|\n)*expected "
@@ -439,6 +504,15 @@ class TestOtherSigners:
     _resign(module_dir, keys[0])
     with pytest.raises(errors.ChecksError,
                        match=f"check 'provenance'(.|\n)*  {problem}"):
+      _verify(verifier, module_dir)
+
+  def test_signed_report_of_another_archive(self, module_dir, verifier, keys):
+    path = module_dir.with_name("1.checks.json")
+    report = json.loads(path.read_text())
+    path.write_text(json.dumps(report | {"archive": {"sha256": "ab" * 32}}))
+    _resign(module_dir, keys[0])
+    with pytest.raises(errors.ChecksError, match="check 'files'(.|\n)*1.checks"
+                       ".json says that the archive's sha256 is abab"):
       _verify(verifier, module_dir)
 
   @pytest.mark.parametrize("content", [None, b"[]", b"{}", b"\xff", b"[" * 9999,
@@ -561,7 +635,7 @@ class TestAddresses:
       _verify(verifier, None, "http://me:hunter2@127.0.0.1:9/local/tiny/1")
     assert "hunter2" not in str(caught.value)
     with pytest.raises(errors.UsageError, match="with a query") as caught:
-      verify.subject(None, "https://h/a/1.tar.gz?Signature=hunter2", None)
+      published_model.subject(None, "https://h/a/1.tar.gz?Signature=hunter2", None)
     assert "hunter2" not in str(caught.value)
 
   def test_large_side_files_are_not_read(self, module_dir, verifier, server,

@@ -99,6 +99,7 @@ class Directory:
                          tuple((str(p), size) for p, size in sizes.items()),
                          others=self._pages(release))
       self._verify_module(release)
+      self._check_signature(release)
       renewed, stale = self._renewed(release), self._stale(release)
     return base.Plan(
         base.Outcome.RENEWED if renewed or stale else base.Outcome.UNCHANGED,
@@ -129,8 +130,11 @@ class Directory:
         if not path.is_file() or path.read_bytes() != content]
     problems += [f"{path} does not belong there"
                  for path in self._stale(release)]
-    if not self.archive_path(release.handle).is_file():
-      problems.append(f"{self.archive_path(release.handle)} is missing")
+    path = self.archive_path(release.handle)
+    if not path.is_file():
+      problems.append(f"{path} is missing")
+    elif not self._is_as_listed(release):
+      problems.append(f"{path} differs")
     if problems:
       raise errors.HubExportError(errors.join_problems(
           f"{release.handle} is damaged in {self.root}", problems,
@@ -190,9 +194,24 @@ class Directory:
     paths = [path for path, content in self._documents(release)
              if not path.is_file() or path.read_bytes() != content]
     archive_path = self.archive_path(release.handle)
-    if not _is_sound(archive_path, self.module_dir(release.handle)):
+    if not (self._is_as_listed(release)
+            and _is_sound(archive_path, self.module_dir(release.handle))):
       paths.append(archive_path)
     return paths
+
+  def _is_as_listed(self, release: releases.Release) -> bool:
+    """Whether the archive is what the sums beside it say, if there are any."""
+    path = self.archive_path(release.handle)
+    expected = layout.archive_sha256(release)
+    return not expected or (
+        path.is_file() and export_dirs.file_sha256(path) == expected)
+
+  def _check_signature(self, release: releases.Release) -> None:
+    """As `layout.check_signature`."""
+    path = self.module_dir(release.handle).with_name(
+        f"{release.handle.version}{layout.SIGNATURE_SUFFIX}")
+    if path.is_file():
+      layout.check_signature(path.read_bytes(), release)
 
   def _verify_module(self, release: releases.Release) -> None:
     final = self.module_dir(release.handle)
@@ -235,6 +254,7 @@ class Directory:
     """
     final = self.module_dir(release.handle)
     self._verify_module(release)
+    self._check_signature(release)
     renewed, stale = self._renewed(release), self._stale(release)
     if not renewed and not stale:
       return base.Outcome.UNCHANGED

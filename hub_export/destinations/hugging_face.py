@@ -144,6 +144,11 @@ class HuggingFace:
       self._check_name(release, found, head)
     if is_published:
       self._check_module(release, parts, found, head)
+      signature = f"{release.handle.version}{layout.SIGNATURE_SUFFIX}"
+      if signature in found:
+        with layout.work_dir() as work_dir:
+          layout.check_signature(
+              self._download(signature, head, work_dir).read_bytes(), release)
     for part in parts:
       if (part.name == f"{release.handle.version}{layout.ARCHIVE_SUFFIX}"
           and is_published and part.name in found

@@ -21,6 +21,7 @@ import hashlib
 import io
 import os
 import pathlib
+import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from typing import BinaryIO
@@ -29,6 +30,8 @@ from hub_export import archive
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import releases
+from hub_export import signatures
+from hub_export import sums
 
 ARCHIVE_SUFFIX = ".tar.gz"
 SIGNATURE_SUFFIX = ".sig"
@@ -166,6 +169,35 @@ def stale(names: Collection[str], release: releases.Release) -> list[str]:
   kept.add(f"{version}{ARCHIVE_SUFFIX}")
   return sorted(name for name in names
                 if is_side_file(name, version) and name not in kept)
+
+
+def check_signature(published: bytes, release: releases.Release) -> None:
+  """Raises HubExportError if somebody else signs `release` than did before.
+
+  Args:
+    published: The signature that is published.
+    release: What is to be published, with its signature.
+  """
+  name = f"{release.handle.version}{SIGNATURE_SUFFIX}"
+  own = dict(release.documents).get(name)
+  before = signatures.signer_name(published)
+  now = own and signatures.signer_name(own)
+  # A damaged one is made anew; that there is none now, `stale` tells.
+  if before and now and before != now and not release.replaces_signature:
+    raise errors.HubExportError(
+        f"{release.handle} is published with a signature by {before}, and now "
+        f"{now} signs; expected the same, by which users verify it. Publish "
+        "with that key; if it was lost, tell the users, then say "
+        "--replace_signature.")
+
+
+def archive_sha256(release: releases.Release) -> str | None:
+  """Returns what the sums of a release say of its archive; None without."""
+  version = release.handle.version
+  listed = dict(release.documents).get(f"{version}{sums.SUFFIX}", b"")
+  found = re.search(rb"^([0-9a-f]{64})  %d\.tar\.gz$" % version, listed,
+                    re.MULTILINE)
+  return found[1].decode() if found else None
 
 
 def _of_file(name: str, path: pathlib.Path) -> Part:

@@ -145,6 +145,12 @@ class ObjectStore:
     is_published = f"{version}/{layout.MARKER}" in found
     if is_published:
       self._check_module(release, parts, found)
+      signature = f"{version}{layout.SIGNATURE_SUFFIX}"
+      if signature in found:
+        with remote.calls(f"read {self._url(release.handle, signature)}",
+                          self._service.access):
+          content = self._fs().cat_file(self._path(release.handle, signature))
+        layout.check_signature(content, release)
     self._check_claim(release, parts, found)
     for part in parts:
       if part.name == f"{version}{layout.ARCHIVE_SUFFIX}":
