@@ -55,6 +55,9 @@ def test_fault(made, fault, name, message):
   assert message in result.message
 
 
+# What a subject whose form is not rounded has.
+_EXACT = {"tolerance": subject_lib.TOLERANCE,
+          "difference": subject_lib.difference}
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
 
@@ -79,7 +82,7 @@ def _golden(directory, change=lambda images: images, off=0.0, noise=None):
   shift = np.float32(off * outputs.std())
   model = lambda x: tf.constant(run(change(x.numpy())) + shift)
   return numerics.golden(types.SimpleNamespace(
-      export_dir=directory, model=model, output="logits",
+      **_EXACT, export_dir=directory, model=model, output="logits",
       preprocessing=types.SimpleNamespace(mean=MEAN, std=STD),
       signature=lambda name: lambda images: {"logits": model(images)}))
 
@@ -121,7 +124,7 @@ def test_batch_sizes_of_a_single_class(company, status):
     return {"logits": means * (1 + rounding) + company * images.shape[0]}
 
   subject = types.SimpleNamespace(
-      preprocessing=types.SimpleNamespace(crop_px=8), output="logits",
+      **_EXACT, preprocessing=types.SimpleNamespace(crop_px=8), output="logits",
       signature=lambda name: signature)
   assert numerics.batch_sizes(subject).status == status
 
@@ -178,7 +181,7 @@ class TestSamples:
       return signature(image_bytes=tf.tensor_scatter_nd_update(
           image_bytes, [[3]], [turned]))
     replaced = types.SimpleNamespace(
-        preprocessing=subject.preprocessing, labels=subject.labels,
+        **_EXACT, preprocessing=subject.preprocessing, labels=subject.labels,
         is_classifier=True, output="logits", output_size=subject.output_size,
         signature=lambda name: other if name == "image_bytes"
         else subject.signature(name))

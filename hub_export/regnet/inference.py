@@ -79,9 +79,7 @@ class Network:
     Returns:
       float32 [batch, feature_dim].
     """
-    if self._mean.any():
-      images = images - tf.constant(self._mean)
-    x = tf.cast(images, self._dtype)
+    x = tf.cast(self._centred(images), self._dtype)
     conventions = self.architecture.convention
     x = tf.nn.relu(self._conv("stem", x, variants.STRIDE,
                               conventions.stem_padding))
@@ -94,6 +92,19 @@ class Network:
     kernel, bias = self._weights["head"]
     return tf.nn.bias_add(tf.matmul(features, tf.constant(kernel)),
                           tf.constant(bias))
+
+  def _centred(self, images: tf.Tensor) -> tf.Tensor:
+    """Returns the images less the mean."""
+    if not self._mean.any():
+      return images
+    mean = tf.constant(self._mean)
+    if not self._build.ties_shapes:
+      return images - mean
+    # Row by row: repeating three numbers along the last of four dimensions
+    # takes TensorFlow's CPU kernel twice as long.
+    shape = tf.shape(images)
+    rows = tf.reshape(images, [-1, 3 * shape[2]])
+    return tf.reshape(rows - tf.tile(mean, [shape[2]]), shape)
 
   def _block(self, block: variants.Block, x: tf.Tensor, padding: str
              ) -> tf.Tensor:
@@ -119,6 +130,11 @@ class Network:
     if groups > 1 and self._build.groups == "split":
       return self._split_conv(x, kernel, bias, stride, padding, groups)
     x = tf.nn.conv2d(*grouped.padded(x, stride, padding, tf.constant(kernel)))
+    if groups > 1:
+      # Grappler fuses a BiasAdd into any convolution, and without oneDNN the
+      # fused kernel refuses groups. It fuses a plain sum with oneDNN alone
+      # (IsBiasSemanticAdd in TensorFlow 2.21's remapper.cc).
+      return x + tf.constant(bias)
     return tf.nn.bias_add(x, tf.constant(bias))
 
   def _split_conv(self, x: tf.Tensor, kernel: np.ndarray, bias: np.ndarray,
