@@ -1,5 +1,10 @@
 """The network for inference against the NumPy reference, in all its builds."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -151,3 +156,39 @@ def test_a_block_ends_in_one_operation_with_onednn(dtype):
   blocks = sum(stage.depth for stage in arch.stages)
   assert fused.count([b"BiasAdd", b"Add", b"Relu"]) == (
       blocks if trainability.has_onednn() else 0)
+
+
+_WITHOUT_ONEDNN = """
+import numpy as np
+import tensorflow as tf
+from checks import trainability
+from hub_export import hub_module
+from hub_export.regnet import inference
+from tests import tiny_inference
+
+assert not trainability.has_onednn()
+arch = tiny_inference.architecture()
+weights = tiny_inference.tensors(arch)
+for dtype in ("float32", "bfloat16"):
+  net = inference.Network(
+      arch, weights, tiny_inference.MEAN, tiny_inference.STD,
+      hub_module.Build(dtype=dtype, ties_shapes=True))
+  run = tf.function(net.features, autograph=False)
+  print(run(tf.constant(tiny_inference.images())).numpy().tolist())
+"""
+
+
+def test_grouped_convolutions_run_without_onednn():
+  """As on Arm, and by default on older processors; bfloat16 is emulated."""
+  process = subprocess.run(
+      [sys.executable, "-c", _WITHOUT_ONEDNN], text=True, check=True,
+      stdout=subprocess.PIPE,
+      env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0",
+                        "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+  arch = tiny_inference.architecture()
+  wanted, _ = _expected(arch, tiny_inference.tensors(arch),
+                        tiny_inference.images())
+  for line, tolerance in zip(process.stdout.splitlines(),
+                             (_TOLERANCE, _BF16_TOLERANCE), strict=True):
+    found = np.array(json.loads(line), np.float32)
+    assert random_networks.difference(found, wanted) < tolerance

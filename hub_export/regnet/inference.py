@@ -119,6 +119,11 @@ class Network:
     if groups > 1 and self._build.groups == "split":
       return self._split_conv(x, kernel, bias, stride, padding, groups)
     x = tf.nn.conv2d(*grouped.padded(x, stride, padding, tf.constant(kernel)))
+    if groups > 1:
+      # Grappler fuses a BiasAdd into any convolution, and without oneDNN the
+      # fused kernel refuses groups. It fuses a plain sum with oneDNN alone
+      # (IsBiasSemanticAdd in TensorFlow 2.21's remapper.cc).
+      return x + tf.constant(bias)
     return tf.nn.bias_add(x, tf.constant(bias))
 
   def _split_conv(self, x: tf.Tensor, kernel: np.ndarray, bias: np.ndarray,
