@@ -163,9 +163,16 @@ def _one_more_transposition(model):
     model.graph.node.insert(1, new)
 
 
+def _weight_from_outside(model):
+  tensor = model.graph.initializer[0]
+  model.graph.input.append(onnx.helper.make_tensor_value_info(
+      tensor.name, tensor.data_type, tensor.dims))
+
+
 @pytest.mark.parametrize("name,change,words", [
     ("golden", _other_weight, "golden outputs differ"),
     ("metadata", _other_labels, "labels is 'cow"),
+    ("constants", _weight_from_outside, "can be put in from outside"),
     ("graph", _one_more_transposition, "3 transpositions, expected 1"),
 ])
 def test_checks_find_what_is_wrong(classifier, tmp_path, name, change, words):
