@@ -13,6 +13,7 @@ from checks import report
 from checks import subject as subject_lib
 from checks import suite
 from checks.forms import onnx as onnx_checks
+from checks.forms import siblings
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import forms
@@ -183,6 +184,21 @@ def test_checks_find_what_is_wrong(classifier, tmp_path, name, change, words):
   result = check.function(subject)
   assert result.status == report.FAILED
   assert words in result.message
+
+
+@pytest.mark.parametrize("seed,status", [(0, report.PASSED),
+                                         (1, report.FAILED)])
+def test_a_saved_model_of_the_same_weights_is_compared(seed, status, tmp_path):
+  written = {}
+  for name, weights in (("onnx", 0), ("serving", seed)):
+    payload, = making.payloads([tiny_inference.make(seed=weights)], name,
+                               forms.chosen(name, {}))
+    written[name] = saved_model.write(payload, tmp_path, "local").export_dir
+  result = siblings.saved_model(subject_lib.Subject(
+      written["onnx"], export_dirs.read_manifest(written["onnx"]), "digits",
+      "test", None, 8))
+  assert result.status == status
+  assert "tiny_classification_serving_float32/1" in result.message
 
 
 def test_what_is_no_model_is_told_in_one_message(classifier, tmp_path):
