@@ -13,6 +13,7 @@ from checks import report
 from checks import subject as subject_lib
 from checks import suite
 from checks.forms import onnx as onnx_checks
+from checks.forms import siblings
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import forms
@@ -71,9 +72,9 @@ def test_as_the_reference(convention):
 def test_graph_is_one_that_runs_fast():
   model = onnx.load_from_string(_model(tiny_inference.architecture())[1])
   kinds = [node.op_type for node in model.graph.node]
-  # The one transposition comes before the first convolution.
+  # The one transposition comes before all else.
+  assert kinds[:3] == ["Transpose", "Sub", "Conv"]
   assert kinds.count("Transpose") == 1
-  assert kinds.index("Transpose") < kinds.index("Conv")
   assert not {"BatchNormalization", "Reshape", "ReduceMean", "Split"} & {*kinds}
   # By hand: five blocks of 8, 16, 16, 24 and 24 channels, in groups of 8.
   assert [g for g in form.groups(model) if g > 1] == [2, 2, 3, 3]
@@ -163,9 +164,16 @@ def _one_more_transposition(model):
     model.graph.node.insert(1, new)
 
 
+def _weight_from_outside(model):
+  tensor = model.graph.initializer[0]
+  model.graph.input.append(onnx.helper.make_tensor_value_info(
+      tensor.name, tensor.data_type, tensor.dims))
+
+
 @pytest.mark.parametrize("name,change,words", [
     ("golden", _other_weight, "golden outputs differ"),
     ("metadata", _other_labels, "labels is 'cow"),
+    ("constants", _weight_from_outside, "can be put in from outside"),
     ("graph", _one_more_transposition, "3 transpositions, expected 1"),
 ])
 def test_checks_find_what_is_wrong(classifier, tmp_path, name, change, words):
@@ -176,6 +184,21 @@ def test_checks_find_what_is_wrong(classifier, tmp_path, name, change, words):
   result = check.function(subject)
   assert result.status == report.FAILED
   assert words in result.message
+
+
+@pytest.mark.parametrize("seed,status", [(0, report.PASSED),
+                                         (1, report.FAILED)])
+def test_a_saved_model_of_the_same_weights_is_compared(seed, status, tmp_path):
+  written = {}
+  for name, weights in (("onnx", 0), ("serving", seed)):
+    payload, = making.payloads([tiny_inference.make(seed=weights)], name,
+                               forms.chosen(name, {}))
+    written[name] = saved_model.write(payload, tmp_path, "local").export_dir
+  result = siblings.saved_model(subject_lib.Subject(
+      written["onnx"], export_dirs.read_manifest(written["onnx"]), "digits",
+      "test", None, 8))
+  assert result.status == status
+  assert "tiny_classification_serving_float32/1" in result.message
 
 
 def test_what_is_no_model_is_told_in_one_message(classifier, tmp_path):

@@ -180,6 +180,10 @@ def _one_more_shard(directory):
 @pytest.mark.parametrize("name,change,words", [
     ("golden", _other_weight, "golden outputs differ"),
     ("metadata", lambda d: _rewrite(d, '"cat"', '"cow"'), "labels is 'cow"),
+    ("constants", lambda d: _rewrite(d, '"weights":[{', '"weights":[{'
+                                     '"dtype":"float32","name":"more",'
+                                     '"shape":[0]},{'),
+     "the weight more is of no constant"),
     ("graph", _one_more_shard, "names the shards"),
 ])
 def test_checks_find_what_is_wrong(classifier, tmp_path, name, change, words):

@@ -56,6 +56,25 @@ def metadata(subject: subject_lib.Subject) -> report.CheckResult:
   return siblings.metadata(subject, subject.model.metadata)
 
 
+def constants(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that all weights are constants, which nothing could train.
+
+  It stands for the group of trainability, without which nothing is published.
+  """
+  proto = subject.model.proto
+  fixed = {tensor.name for tensor in proto.graph.initializer}
+  problems = [f"{value.name} can be put in from outside"
+              for value in proto.graph.input if value.name in fixed]
+  if proto.training_info:
+    problems.append("the model says how it is to be trained")
+  problems += [f"{node.name} works otherwise in training"
+               for node in proto.graph.node for a in node.attribute
+               if a.name == "training_mode" and a.i]
+  return report.from_problems(
+      problems, f"{len(fixed)} constants, nothing to be trained",
+      constants=len(fixed))
+
+
 CHECKS = (
     listed.Check("structure", "files", files),
     listed.Check("structure", "manifest", structure.manifest),
@@ -68,6 +87,7 @@ CHECKS = (
     listed.Check("numerics", "image_sizes", numerics.image_sizes),
     listed.Check("numerics", "repeatable", numerics.repeatable),
     listed.Check("numerics", "preprocessing", pixels.preprocessing),
+    listed.Check("trainability", "constants", constants),
     listed.Check("accuracy", "counting", accuracy.counting),
     listed.Check("accuracy", "top1", accuracy.top1),
     listed.Check("accuracy", "top5", accuracy.top5),

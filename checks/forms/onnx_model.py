@@ -32,13 +32,13 @@ class Model:
     try:
       self.session = onnxruntime.InferenceSession(
           str(self._path), options, providers=["CPUExecutionProvider"])
-      image, = self.session.get_inputs()
+      image = self.session.get_inputs()[0]
       output, = self.session.get_outputs()
     # ONNX Runtime has no base class of its own for what it raises.
     except Exception as e:  # pylint: disable=broad-exception-caught
       raise errors.ChecksError(
           f"ONNX Runtime {onnxruntime.__version__} cannot load {self._path}: "
-          f"{str(e)[:500]}. Expected one input and one output; export it again."
+          f"{str(e)[:500]}. Expected images in and one output; export it again."
       ) from e
     self._input, self._output = image.name, output.name
 

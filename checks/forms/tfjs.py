@@ -61,6 +61,27 @@ def javascript(subject: subject_lib.Subject) -> report.CheckResult:
     other.close()
 
 
+def constants(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that all weights are constants, which nothing could train.
+
+  It stands for the group of trainability, without which nothing is published.
+  """
+  content = subject.model.graph
+  nodes = content["modelTopology"]["node"]
+  fixed = {n["name"] for n in nodes if n["op"] == "Const"}
+  weights = {w["name"] for g in content["weightsManifest"]
+             for w in g["weights"]}
+  problems = [f"the weight {name} is of no constant"
+              for name in sorted(weights - fixed)[:3]]
+  problems += [f"the constant {name} has no weight"
+               for name in sorted(fixed - weights)[:3]]
+  problems += [f"{n['name']} is a {n['op']}" for n in nodes
+               if "Variable" in n["op"] or n["op"] == "VarHandleOp"]
+  return report.from_problems(
+      problems, f"{len(fixed)} constants, nothing to be trained",
+      constants=len(fixed))
+
+
 CHECKS = (
     listed.Check("structure", "files", files),
     listed.Check("structure", "manifest", structure.manifest),
@@ -74,6 +95,7 @@ CHECKS = (
     listed.Check("numerics", "image_sizes", numerics.image_sizes),
     listed.Check("numerics", "repeatable", numerics.repeatable),
     listed.Check("numerics", "preprocessing", pixels.preprocessing),
+    listed.Check("trainability", "constants", constants),
     listed.Check("accuracy", "counting", accuracy.counting),
     listed.Check("accuracy", "top1", accuracy.top1),
     listed.Check("accuracy", "top5", accuracy.top5),
