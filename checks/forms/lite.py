@@ -1,10 +1,8 @@
 """The checks of the Lite form: one .tflite file, run by LiteRT."""
 
 import hashlib
-import io
 import statistics
 import time
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -70,7 +68,7 @@ def signature(subject: subject_lib.Subject) -> report.CheckResult:
 
 
 def metadata(subject: subject_lib.Subject) -> report.CheckResult:
-  """Checks the metadata inside, and the labels by Python's own zipfile."""
+  """Checks the metadata inside, and the labels behind it."""
   content = subject.model.content
   stored = tflite_file.metadata(tflite_file.load(content))
   if stored is None:
@@ -100,14 +98,16 @@ def metadata(subject: subject_lib.Subject) -> report.CheckResult:
        [lite_metadata.LABELS] if subject.is_classifier else [])):
     if seen != wanted:
       problems.append(f"{what} is {seen!r}, expected {wanted!r}")
+  inside = lite_metadata.read_files(content)
+  expected = {}
   if subject.is_classifier:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-      inside = archive.read(lite_metadata.LABELS)
-    if inside != (subject.export_dir / export_dirs.LABELS).read_bytes():
-      problems.append(f"{lite_metadata.LABELS} inside is not "
-                      f"{export_dirs.LABELS}")
-  elif zipfile.is_zipfile(io.BytesIO(content)):
-    problems.append("there are files inside; a feature extractor has no labels")
+    expected[lite_metadata.LABELS] = (
+        subject.export_dir / export_dirs.LABELS).read_bytes()
+  if inside != expected:
+    problems.append(
+        f"the files inside are {sorted(inside)}; expected "
+        + (f"{lite_metadata.LABELS} alone, the same as {export_dirs.LABELS}"
+           if expected else "none, as a feature extractor has no labels"))
   return report.from_problems(problems, "metadata and labels inside the model"
                               if subject.is_classifier else "metadata inside")
 
