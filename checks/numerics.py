@@ -38,8 +38,8 @@ def golden(subject: subject_lib.Subject) -> report.CheckResult:
   tolerance = max(min(_NOISE_FACTOR * noise, _GOLDEN_TOLERANCE),
                   subject.tolerance)
   worst = max(
-      subject_lib.difference(subject.model(tf.constant(images)), expected),
-      subject_lib.difference(_serve(subject, images), expected))
+      subject.difference(subject.model(tf.constant(images)), expected),
+      subject.difference(_serve(subject, images), expected))
   result = _agreement(worst, f"{len(images)} golden outputs", tolerance,
                       images=len(images))
   if result.status == report.PASSED:
@@ -62,7 +62,7 @@ def _cause(subject: subject_lib.Subject, images: np.ndarray,
       ("they are brought from [0, 255] to [0, 1]", images / 255),
       ("mean and std are applied to them", (images - mean) / std),
       ("mean and std are taken back from them", images * std + mean)):
-    off = subject_lib.difference(_serve(subject, changed), expected)
+    off = subject.difference(_serve(subject, changed), expected)
     if off <= tolerance:
       return f"They agree if, before the export gets the images, {change}"
   return ("No change of the images explains it. Expected the weights of the "
@@ -77,7 +77,7 @@ def batch_sizes(subject: subject_lib.Subject) -> report.CheckResult:
   expected = _serve(subject, images)
   worst = 0.0
   for batch in (1, 3):
-    worst = max(worst, subject_lib.difference(
+    worst = max(worst, subject.difference(
         _serve(subject, images[-batch:]), expected[-batch:], scale=expected))
   return _agreement(worst, "batches of 1, 3 and 8", subject.tolerance)
 
@@ -107,7 +107,7 @@ def repeatable(subject: subject_lib.Subject) -> report.CheckResult:
   size = subject.preprocessing.crop_px
   images = subject_lib.probe_images(4, size, size)
   first, second = _serve(subject, images), _serve(subject, images)
-  worst = subject_lib.difference(second, first)
+  worst = subject.difference(second, first)
   spread = float(np.ptp(first, axis=0).max())
   problems = []
   if worst > subject.tolerance:
@@ -163,7 +163,7 @@ def _as_outside(subject: subject_lib.Subject, names: Sequence[str],
   found = subject.signature("image_bytes")(
       image_bytes=tf.constant(list(encoded)))
   if not subject.is_classifier:
-    worst = subject_lib.difference(found["features"], expected)
+    worst = subject.difference(found["features"], expected)
     return _agreement(worst, shown, subject.tolerance, images=len(encoded))
 
   classes = found["classes"].numpy()
@@ -209,7 +209,7 @@ def feature_vector(subject: subject_lib.Subject) -> report.CheckResult:
   kernel, bias = subject_lib.head(subject.model)
   features = subject.signature("feature_vector")(
       images=tf.constant(images))["features"].numpy()
-  worst = subject_lib.difference(features @ kernel + bias,
+  worst = subject.difference(features @ kernel + bias,
                                  _serve(subject, images))
   return _agreement(worst, "features through the last layer",
                     subject.tolerance)

@@ -70,9 +70,23 @@ class Subject:
 
   @property
   def tolerance(self) -> float:
-    """What outputs may differ by, in their standard deviations."""
+    """What `difference` may be at most."""
     loss = forms.loss(self.manifest)
     return loss.outputs if loss else TOLERANCE
+
+  def difference(self, found: Any, expected: Any, scale: Any = None) -> float:
+    """Returns how far outputs are off, in their standard deviations.
+
+    The largest difference; of a form that rounds by intent, the root of the mean
+    square: of thousands of roundings, the largest says little of the rest.
+
+    Args:
+      found: What came out.
+      expected: What was to come out.
+      scale: As of the function `difference`.
+    """
+    return difference(found, expected, scale,
+                      is_mean=forms.loss(self.manifest) is not None)
 
   @functools.cached_property
   def labels(self) -> tuple[str, ...]:
@@ -147,7 +161,8 @@ def probe_images(batch: int, height: int, width: int, seed: int = 0
   return np.clip(waves + noise, 0, 1).astype(np.float32)
 
 
-def difference(found: Any, expected: Any, scale: Any = None) -> float:
+def difference(found: Any, expected: Any, scale: Any = None,
+               is_mean: bool = False) -> float:
   """Returns the largest difference in standard deviations of the outputs.
 
   Infinite if anything is not finite or the shapes differ.
@@ -157,11 +172,15 @@ def difference(found: Any, expected: Any, scale: Any = None) -> float:
     expected: What was to come out.
     scale: The outputs whose standard deviation it is; by default `expected`.
       A lone number, as of one image and one class, has none of its own.
+    is_mean: Whether to return the root of the mean square difference instead.
   """
   found, expected = np.asarray(found), np.asarray(expected)
   if (found.shape != expected.shape or not np.isfinite(found).all()
       or not np.isfinite(expected).all()):
     return float("inf")
-  largest = float(np.abs(found - expected).max(initial=0))
+  off = np.abs(found - expected)
+  if is_mean and off.size:
+    off = np.sqrt(np.mean(np.square(off)))
+  largest = float(off.max(initial=0))
   spread = float(np.std(expected if scale is None else scale))
   return largest / max(spread, 1e-30) if largest else 0.0

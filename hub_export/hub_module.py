@@ -57,6 +57,12 @@ class Build:
   keeps_images: bool = False  # Whether all between the images and the pooled
                               # features has four dimensions, and dense layers
                               # are 1x1 convolutions; else matrix products.
+  # Whether to tell Grappler that the two summands of a block have one shape,
+  # which it cannot see where heights and widths are not known. TensorFlow with
+  # oneDNN (2.21) then makes one operation of convolution, bias, sum and
+  # activation. It costs operations that compute nothing, and shapes that are
+  # computed when it runs.
+  ties_shapes: bool = False
 
 
 class Network(Protocol):

@@ -137,7 +137,7 @@ def _chosen(m: Mapping[str, Any], form: forms.Form
   loss = m.get("loss")
   if loss:
     rows += [("Outputs may differ by", f"{loss['outputs']} of their standard "
-              "deviation from the float32 network's, at most"),
+              "deviation from the float32 network's, in root mean square"),
              ("Accuracy may be less by", f"{loss['top1_points']} percentage "
               "points than the float32 network's, at most")]
   return rows

@@ -1,9 +1,16 @@
 """The network for inference against the NumPy reference, in all its builds."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context  # No public way to see a graph.
 
+from checks import trainability
 from hub_export import hub_module
 from hub_export.regnet import inference
 from hub_export.regnet import reference
@@ -20,6 +27,7 @@ _BUILDS = {
     "plain": hub_module.Build(),
     "split": hub_module.Build(groups="split"),
     "images": hub_module.Build(keeps_images=True),
+    "tied": hub_module.Build(ties_shapes=True),
     "split_images": hub_module.Build(groups="split", keeps_images=True),
 }
 
@@ -122,3 +130,65 @@ def test_folding_is_in_float64():
   constants = [tf.make_ndarray(op.get_attr("value"))
                for op in _graph(net).get_operations() if op.type == "Const"]
   assert any(np.array_equal(c, exact.astype(np.float32)) for c in constants)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_block_ends_in_one_operation_with_onednn(dtype):
+  """Convolution, bias, sum and activation; where there is no oneDNN, several.
+
+  Grappler has to see that both summands have one shape, whatever it is.
+  """
+  arch = tiny_inference.architecture("torch")
+  net = inference.Network(
+      arch, tiny_inference.tensors(arch), _MEAN, _STD,
+      hub_module.Build(dtype=dtype, ties_shapes=True))
+  function = tf.function(net.features, autograph=False, input_signature=[
+      tf.TensorSpec([None, None, None, 3])])
+  images = tf.constant(tiny_inference.images())
+  context.context().enable_graph_collection()
+  function(images)
+  record = context.context().export_run_metadata()
+  context.context().disable_graph_collection()
+  fused = [node.attr["fused_ops"].list.s
+           for graph in record.function_graphs
+           for node in graph.post_optimization_graph.node
+           if node.op == "_FusedConv2D"]
+  blocks = sum(stage.depth for stage in arch.stages)
+  assert fused.count([b"BiasAdd", b"Add", b"Relu"]) == (
+      blocks if trainability.has_onednn() else 0)
+
+
+_WITHOUT_ONEDNN = """
+import numpy as np
+import tensorflow as tf
+from checks import trainability
+from hub_export import hub_module
+from hub_export.regnet import inference
+from tests import tiny_inference
+
+assert not trainability.has_onednn()
+arch = tiny_inference.architecture()
+weights = tiny_inference.tensors(arch)
+for dtype in ("float32", "bfloat16"):
+  net = inference.Network(
+      arch, weights, tiny_inference.MEAN, tiny_inference.STD,
+      hub_module.Build(dtype=dtype, ties_shapes=True))
+  run = tf.function(net.features, autograph=False)
+  print(run(tf.constant(tiny_inference.images())).numpy().tolist())
+"""
+
+
+def test_grouped_convolutions_run_without_onednn():
+  """As on Arm, and by default on older processors; bfloat16 is emulated."""
+  process = subprocess.run(
+      [sys.executable, "-c", _WITHOUT_ONEDNN], text=True, check=True,
+      stdout=subprocess.PIPE,
+      env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0",
+                        "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+  arch = tiny_inference.architecture()
+  wanted, _ = _expected(arch, tiny_inference.tensors(arch),
+                        tiny_inference.images())
+  for line, tolerance in zip(process.stdout.splitlines(),
+                             (_TOLERANCE, _BF16_TOLERANCE), strict=True):
+    found = np.array(json.loads(line), np.float32)
+    assert random_networks.difference(found, wanted) < tolerance

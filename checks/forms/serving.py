@@ -22,7 +22,7 @@ def files(subject: subject_lib.Subject) -> report.CheckResult:
 
 
 def no_variables(subject: subject_lib.Subject) -> report.CheckResult:
-  """Checks that nothing can be trained, and that trying to says so."""
+  """Checks that there is nothing to train."""
   model = subject.model
   problems = []
   if not callable(model):
@@ -35,15 +35,24 @@ def no_variables(subject: subject_lib.Subject) -> report.CheckResult:
       f"there is a variable {name}" for name, _ in tf.train.list_variables(
           str(subject.export_dir / "variables" / "variables"))
       if name != _OBJECT_GRAPH]
+  return report.from_problems(problems, "no variables")
+
+
+def refused(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that whoever wants to train it is told what to take instead.
+
+  It stands for the group of trainability, without which nothing is published.
+  """
   size = subject.min_size_px
   try:
-    model(tf.zeros([1, size, size, 3]), training=True)
-    problems.append("a call for training is not refused")
+    subject.model(tf.zeros([1, size, size, 3]), training=True)
   except tf.errors.InvalidArgumentError as e:
-    if "main form" not in e.message:
-      problems.append(f"a call for training says {e.message[:200]!r}")
-  return report.from_problems(
-      problems, "no variables; a call for training is refused")
+    return report.from_problems(
+        [] if "main form" in e.message else
+        [f"a call for training says {e.message[:200]!r}; expected it to name "
+         "the main form"], "a call for training is refused")
+  return report.failed("a call for training is not refused; expected an error "
+                       "that names the main form")
 
 
 def warm_up_requests(subject: subject_lib.Subject) -> report.CheckResult:
@@ -87,6 +96,7 @@ CHECKS = (
     listed.Check("numerics", "preprocessing", pixels.preprocessing),
     listed.Check("numerics", "features", numerics.feature_vector,
                  kinds=("classifier",)),
+    listed.Check("trainability", "refused", refused),
     listed.Check("accuracy", "counting", accuracy.counting),
     listed.Check("accuracy", "image_bytes", accuracy.image_bytes),
     listed.Check("accuracy", "top1", accuracy.top1),

@@ -21,7 +21,8 @@ class Loss:
 
   Both are checked: nothing that loses more is published.
   """
-  outputs: float      # Largest error, in standard deviations of the outputs.
+  outputs: float      # Root of the mean square error, in standard deviations
+                      # of the outputs.
   top1_points: float  # Of top-1 and top-5, in percentage points.
 
 

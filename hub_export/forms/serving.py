@@ -84,7 +84,8 @@ def make(inference: hub_module.Inference, choice: forms.Choice, name: str,
   Raises:
     HubExportError: if its weights do not fit into a graph.
   """
-  network = inference.network(hub_module.Build(dtype=_DTYPES[choice.name]))
+  network = inference.network(hub_module.Build(
+      dtype=_DTYPES[choice.name], ties_shapes=True))
   if network.num_bytes > _MOST_BYTES:
     raise errors.HubExportError(
         f"{name}: the weights have {network.num_bytes:,} bytes, and a graph "

@@ -79,9 +79,7 @@ class Network:
     Returns:
       float32 [batch, feature_dim].
     """
-    if self._mean.any():
-      images = images - tf.constant(self._mean)
-    x = tf.cast(images, self._dtype)
+    x = tf.cast(self._centred(images), self._dtype)
     conventions = self.architecture.convention
     x = tf.nn.relu(self._conv("stem", x, variants.STRIDE,
                               conventions.stem_padding))
@@ -95,6 +93,19 @@ class Network:
     return tf.nn.bias_add(tf.matmul(features, tf.constant(kernel)),
                           tf.constant(bias))
 
+  def _centred(self, images: tf.Tensor) -> tf.Tensor:
+    """Returns the images less the mean."""
+    if not self._mean.any():
+      return images
+    mean = tf.constant(self._mean)
+    if not self._build.ties_shapes:
+      return images - mean
+    # Row by row: repeating three numbers along the last of four dimensions
+    # takes TensorFlow's CPU kernel twice as long.
+    shape = tf.shape(images)
+    rows = tf.reshape(images, [-1, 3 * shape[2]])
+    return tf.reshape(rows - tf.tile(mean, [shape[2]]), shape)
+
   def _block(self, block: variants.Block, x: tf.Tensor, padding: str
              ) -> tf.Tensor:
     name = block.name
@@ -102,10 +113,12 @@ class Network:
     y = tf.nn.relu(self._conv(f"{name}/b", y, block.stride, padding))
     if block.se_width:
       y = self._squeeze_excite(f"{name}/se", y)
-    y = self._conv(f"{name}/c", y, 1, "SAME")
     if block.stride != 1:
       x = self._conv(f"{name}/shortcut", x, block.stride, padding)
-    return tf.nn.relu(x + y)
+      if self._build.ties_shapes:
+        x = tf.reshape(x, tf.shape(y))
+    y = self._conv(f"{name}/c", y, 1, "SAME")
+    return tf.nn.relu(y + x)
 
   def _conv(self, name: str, x: tf.Tensor, stride: int, padding: str
             ) -> tf.Tensor:
@@ -117,6 +130,11 @@ class Network:
     if groups > 1 and self._build.groups == "split":
       return self._split_conv(x, kernel, bias, stride, padding, groups)
     x = tf.nn.conv2d(*grouped.padded(x, stride, padding, tf.constant(kernel)))
+    if groups > 1:
+      # Grappler fuses a BiasAdd into any convolution, and without oneDNN the
+      # fused kernel refuses groups. It fuses a plain sum with oneDNN alone
+      # (IsBiasSemanticAdd in TensorFlow 2.21's remapper.cc).
+      return x + tf.constant(bias)
     return tf.nn.bias_add(x, tf.constant(bias))
 
   def _split_conv(self, x: tf.Tensor, kernel: np.ndarray, bias: np.ndarray,
@@ -134,7 +152,11 @@ class Network:
     gate = tf.reduce_mean(x, axis=[1, 2], keepdims=keeps_images)
     gate = tf.nn.relu(self._dense(f"{name}/squeeze", gate))
     gate = tf.nn.sigmoid(self._dense(f"{name}/excite", gate))
-    return x * (gate if keeps_images else gate[:, tf.newaxis, tf.newaxis])
+    if not keeps_images:
+      # Slicing with tf.newaxis would lose that the batch is the same; see
+      # hub_module.Build.
+      gate = tf.expand_dims(tf.expand_dims(gate, 1), 1)
+    return x * gate
 
   def _dense(self, name: str, x: tf.Tensor) -> tf.Tensor:
     """Returns a dense layer of [batch, channels], or of images of one pixel."""

@@ -1,0 +1,313 @@
+"""The serving form as it is written and as its users load it."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_hub as hub
+import tf_keras
+
+from checks import report
+from checks import subject as subject_lib
+from checks.forms import serving as serving_checks
+from hub_export import errors
+from hub_export import export_dirs
+from hub_export import forms
+from hub_export import hub_module
+from hub_export import saved_model
+from hub_export.forms import making
+from hub_export.forms import serving
+from hub_export.forms import warm_up
+from tests import random_networks
+from tests import tiny_inference
+
+_TOLERANCES = {"float32": 1e-5, "bf16": 0.06}
+_PRECISIONS = sorted(_TOLERANCES)
+
+
+def _write(directory, precision="float32", kind="classifier", seed=0):
+  choice = forms.chosen("serving", {"precision": precision})
+  payload, = making.payloads([tiny_inference.make(kind, seed)], "serving",
+                             choice)
+  return saved_model.write(payload, directory, "local")
+
+
+@pytest.fixture(scope="module", name="exports")
+def _exports(tmp_path_factory):
+  """Classifiers of both precisions, and a feature extractor."""
+  directory = tmp_path_factory.mktemp("exports")
+  made = {p: _write(directory, p).export_dir for p in _PRECISIONS}
+  made["extractor"] = _write(directory, "bf16", "feature_extractor").export_dir
+  return made
+
+
+@pytest.fixture(scope="module", name="loaded")
+def _loaded(exports):
+  return {name: hub.load(str(path)) for name, path in exports.items()}
+
+
+@pytest.mark.parametrize("precision", _PRECISIONS)
+def test_outputs_are_the_references(loaded, precision):
+  module = loaded[precision]
+  made = tiny_inference.make()
+  images = tf.constant(made.golden_images)
+  tolerance = _TOLERANCES[precision]
+  for logits in (module(images),
+                 module.signatures["serving_default"](images)["logits"]):
+    assert logits.dtype == tf.float32
+    assert random_networks.difference(logits, made.golden_outputs) < tolerance
+  features = module.signatures["feature_vector"](images)["features"]
+  assert random_networks.difference(
+      features, tiny_inference.make("feature_extractor").golden_outputs
+  ) < tolerance
+  assert random_networks.difference(module.head(features),
+                                    made.golden_outputs) < tolerance
+
+
+def test_a_feature_extractor_gives_features(loaded):
+  module = loaded["extractor"]
+  made = tiny_inference.make("feature_extractor")
+  images = tf.constant(made.golden_images)
+  assert sorted(module.signatures) == ["image_bytes", "serving_default"]
+  for features in (module(images),
+                   module.signatures["serving_default"](images)["features"]):
+    assert random_networks.difference(features, made.golden_outputs) < 0.06
+
+
+def test_image_bytes_is_preprocessing_and_serving_default(loaded):
+  module = loaded["float32"]
+  files = [tf.io.encode_png((tiny_inference.images(1, 50, 40, seed)[0] * 255)
+                            .astype(np.uint8)).numpy() for seed in (3, 4)]
+  found = module.signatures["image_bytes"](tf.constant(files))
+  logits = module(tiny_inference.PREPROCESSING.apply_batch(tf.constant(files)))
+  order = np.argsort(-logits.numpy(), axis=1)[:, :5]
+  np.testing.assert_array_equal(found["classes"], order)
+  np.testing.assert_array_equal(
+      found["labels"].numpy().astype(str),
+      np.array(tiny_inference.LABELS)[order])
+  np.testing.assert_allclose(
+      found["probabilities"],
+      np.take_along_axis(tf.nn.softmax(logits).numpy(), order, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*_PRECISIONS, "extractor"])
+def test_nothing_is_variable_and_constants_are_there_once(exports, name):
+  path = exports[name]
+  # TensorFlow's own record of Python objects is the only entry.
+  found = tf.train.list_variables(str(path / "variables" / "variables"))
+  assert found == [("_CHECKPOINTABLE_OBJECT_GRAPH", [])]
+  graph = (path / "saved_model.pb").stat().st_size
+  network = tiny_inference.make().network(hub_module.Build(
+      dtype="float32" if name == "float32" else "bfloat16"))
+  # The functions without their weights take some 180 kB.
+  assert graph < network.num_bytes + 300_000
+
+
+def test_bf16_weights_take_half_the_room(exports):
+  sizes = {p: (exports[p] / "saved_model.pb").stat().st_size
+           for p in _PRECISIONS}
+  assert sizes["bf16"] < sizes["float32"]
+
+
+def test_training_is_refused_with_what_to_do(exports, loaded):
+  images = tf.constant(tiny_inference.images())
+  with pytest.raises(tf.errors.InvalidArgumentError, match="main form"):
+    loaded["float32"](images, training=True)
+  layer = hub.KerasLayer(str(exports["float32"]), trainable=True)
+  model = tf_keras.Sequential([layer, tf_keras.layers.Dense(2)])
+  model.compile(loss="mse")
+  assert not layer.trainable_weights
+  with pytest.raises(tf.errors.InvalidArgumentError, match="main form"):
+    model.fit(images, np.zeros((2, 2)), verbose=0)
+  # As a layer that is not trained, it does its work in training too.
+  frozen = hub.KerasLayer(str(exports["float32"]), trainable=False)
+  model = tf_keras.Sequential([frozen, tf_keras.layers.Dense(2)])
+  model.compile(loss="mse")
+  assert np.isfinite(model.fit(images, np.zeros((2, 2)),
+                               verbose=0).history["loss"]).all()
+
+
+def test_the_manifest_tells_it_apart(exports):
+  manifests = {name: export_dirs.read_manifest(path)
+               for name, path in exports.items()}
+  for precision in _PRECISIONS:
+    record = manifests[precision]
+    assert record["handle"] == f"local/tiny_classification_serving_{precision}/1"
+    assert record["form"] == "serving" and record["precision"] == precision
+    assert record["companion"] == (
+        f"local/tiny_feature_extractor_serving_{precision}")
+  assert "loss" not in manifests["float32"]
+  assert manifests["bf16"]["loss"]["top1_points"] == 0.5
+  assert export_dirs.companion(
+      exports["extractor"], manifests["extractor"]) == exports["bf16"]
+
+
+def test_the_same_again_is_the_same_version(exports, tmp_path):
+  directory = exports["bf16"].parents[2]
+  again = _write(directory, "bf16")
+  assert (again.export_dir, again.is_new) == (exports["bf16"], False)
+  assert _write(tmp_path, "bf16", seed=1).is_new
+  assert export_dirs.digest(_write(tmp_path, "bf16").export_dir) != (
+      export_dirs.digest(tmp_path / "local"
+                         / "tiny_classification_serving_bf16" / "1"))
+
+
+def test_too_large_for_a_graph_is_refused_before_anything_is_written(tmp_path):
+  made = tiny_inference.make()
+
+  class Huge:
+    num_bytes = 1 << 31
+
+  huge = hub_module.Inference(
+      **{**vars(made), "network": lambda build: Huge()})
+  with pytest.raises(errors.HubExportError, match="--precision=bf16"):
+    list(making.payloads([huge], "serving",
+                         forms.chosen("serving", {"precision": None})))
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_payload_that_fails_leaves_nothing(tmp_path):
+  payload = serving.make(
+      tiny_inference.make(), forms.chosen("serving", {"precision": None}),
+      "tiny_serving", {"companion": None})
+
+  def fail(directory):
+    payload.write(directory)
+    raise OSError(28, "No space left on device")
+
+  broken = hub_module.Payload(**{**vars(payload), "write": fail})
+  with pytest.raises(errors.WriteError, match="Free some space"):
+    saved_model.write(broken, tmp_path / "exports", "local")
+  assert not list(tmp_path.iterdir())
+
+
+def test_every_group_of_checks_is_there_or_nothing_could_be_published():
+  groups = {check.group for check in serving_checks.CHECKS}
+  assert groups | {"card"} == set(report.GROUPS)
+
+
+# What tensorflow-serving-api 2.21.0 wrote for the first of these.
+_LOG = bytes.fromhex(
+    "325d0a5b0a330a2074696e795f636c617373696669636174696f6e5f73657276696e675f62"
+    "6631361a0f73657276696e675f64656661756c7412240a06696d6167657312"
+    "1a08011210120208041202082012020820120208032a040000003f")
+
+
+def test_warm_up_is_what_tensorflow_serving_reads(exports):
+  records = list(tf.data.TFRecordDataset(
+      str(exports["bf16"] / warm_up.REQUESTS)).as_numpy_iterator())
+  # That of a batch of 4.
+  assert records[warm_up.BATCH_SIZES.index(4)] == _LOG
+  request = warm_up.read(_LOG)
+  assert request.model == "tiny_classification_serving_bf16"
+  assert request.signature == "serving_default"
+  np.testing.assert_array_equal(
+      request.inputs["images"], np.full((4, 32, 32, 3), 0.5, np.float32))
+  last = warm_up.read(records[-1])
+  assert last.signature == "image_bytes"
+  file = last.inputs["image_bytes"][0]
+  assert tf.io.decode_image(file).shape == (32, 32, 3)
+  with pytest.raises(errors.HubExportError, match="PredictionLog"):
+    warm_up.read(b"\xff\xff")
+
+
+def test_batching_ends_with_the_largest_size(exports):
+  """As TensorFlow Serving asks for."""
+  lines = (exports["bf16"] / warm_up.BATCHING).read_text().splitlines()
+  allowed = [int(line.split(": ")[1]) for line in lines
+             if line.startswith("allowed_batch_sizes")]
+  assert allowed == sorted(allowed)
+  assert f"max_batch_size {{ value: {allowed[-1]} }}" in lines
+
+
+class TestChecks:
+  """The form's own checks, on the export and on spoilt copies of it."""
+
+  def _subject(self, path):
+    manifest = export_dirs.read_manifest(path)
+    return subject_lib.Subject(path, manifest, "none", "none", None, 8)
+
+  def _result(self, path, name):
+    check, = [c for c in serving_checks.CHECKS if c.name == name
+              and c.group != "accuracy"]
+    return check.function(self._subject(path))
+
+  @pytest.mark.parametrize("precision", _PRECISIONS)
+  def test_a_sound_export_passes(self, exports, precision):
+    subject = self._subject(exports[precision])
+    # The preprocessing is not the form's, and the manifest's data are made up.
+    for check in serving_checks.CHECKS:
+      if check.group != "accuracy" and check.name not in (
+          "preprocessing", "repeatable"):
+        result = check.function(subject)
+        assert result.status == report.PASSED, (check.name, result.message)
+
+  def test_an_extractor_passes(self, exports):
+    for name in ("files", "no_variables", "signatures", "golden"):
+      result = self._result(exports["extractor"], name)
+      assert result.status == report.PASSED, (name, result.message)
+
+  def test_bf16_in_the_name_of_float32_fails(self, exports, tmp_path):
+    path = _copy(exports["bf16"], tmp_path)
+    _edit(path, lambda m: m.update(precision="float32"))
+    assert self._result(path, "golden").status == report.FAILED
+    assert self._result(path, "manifest").status == report.FAILED
+
+  def test_a_greater_loss_in_the_manifest_fails(self, exports, tmp_path):
+    path = _copy(exports["bf16"], tmp_path)
+    _edit(path, lambda m: m["loss"].update(top1_points=5.0))
+    result = self._result(path, "manifest")
+    assert "loss is" in result.message and "expected" in result.message
+
+  def test_the_name_of_the_main_form_fails(self, exports, tmp_path):
+    path = _copy(exports["bf16"], tmp_path)
+    _edit(path, lambda m: m.update(handle="local/tiny_classification/1"))
+    assert "_serving_bf16" in self._result(path, "manifest").message
+
+  def test_variables_fail(self, tmp_path):
+    """Those of a module in another form."""
+    root = hub_module.ReusableModule()
+    root.variables = [tf.Variable(1.0)]
+    root.trainable_variables = root.regularization_losses = []
+    tf.saved_model.save(root, str(tmp_path))
+    result = serving_checks.no_variables(_Subject(tmp_path, root))
+    assert "variables is missing or not empty" in result.message
+    assert "a variable" in result.message
+    result = serving_checks.refused(_Subject(tmp_path, root))
+    assert "is not refused" in result.message
+
+  def test_missing_or_foreign_warm_up_fails(self, exports, tmp_path):
+    path = _copy(exports["float32"], tmp_path)
+    (path / warm_up.BATCHING).write_text("max_batch_size { value: 7 }\n")
+    assert "not as it was" in self._result(path, "warm_up").message
+    (path / warm_up.BATCHING).unlink()
+    assert "batching_parameters.txt is missing" in self._result(
+        path, "files").message
+
+
+class _Subject:
+  """What the check of variables asks for."""
+  min_size_px = 32
+
+  def __init__(self, export_dir, model):
+    self.export_dir = export_dir
+    self.model = lambda images, training: None
+    self.model.__dict__.update(
+        variables=model.variables, trainable_variables=[],
+        regularization_losses=[])
+
+
+def _copy(path, directory):
+  copy = directory / path.parents[1].name / path.parent.name / path.name
+  for name in export_dirs.files(path):
+    target = copy / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes((path / name).read_bytes())
+  return copy
+
+
+def _edit(path, change):
+  manifest = export_dirs.read_manifest(path)
+  change(manifest)
+  (path / export_dirs.MANIFEST).write_text(json.dumps(manifest))
