@@ -26,7 +26,7 @@ from tests import tiny_inference
 EVERY = [(kind, quantization) for quantization in lite.QUANTIZATIONS
          for kind in ("classifier", "feature_extractor")]
 STRUCTURE = [c for c in lite_checks.CHECKS
-             if c.group in ("structure", "numerics") and c.name != "manifest"]
+             if c.group in ("structure", "numerics", "trainability") and c.name != "manifest"]
 
 
 @pytest.fixture(scope="session")
@@ -163,7 +163,14 @@ def fixed_batch(content):
   return tflite_file.dump(model)
 
 
+def with_a_variable(content):
+  model = tflite_file.load(content)
+  model.subgraphs[0].tensors[1].isVariable = True
+  return tflite_file.dump(model)
+
+
 @pytest.mark.parametrize("change,check,words", [
+    (with_a_variable, lite_checks.constant, "is a variable"),
     (swapped_labels, lite_checks.metadata, "labels"),
     (without_metadata, lite_checks.metadata, "no metadata"),
     (renamed, lite_checks.signature, "scores"),

@@ -25,6 +25,7 @@ _WEIGHT_BYTES = {"float32": 4, "fp16": 2, "dynamic": 1, "int8": 1}
 _SIZE_FACTOR = {"float32": 1.01, "fp16": 1.02, "dynamic": 1.15, "int8": 1.15}
 _FIXED_BYTES = 400_000
 _TIMED_CALLS, _WARM_UP_CALLS = 20, 3
+_STATEFUL = ("VAR_HANDLE", "ASSIGN_VARIABLE", "READ_VARIABLE")
 # Operators beside XNNPACK's part of the graph: uint8 pixels become int8 ones.
 _OUTSIDE = {"int8": {"QUANTIZE"}}
 
@@ -126,6 +127,21 @@ def operators(subject: subject_lib.Subject) -> report.CheckResult:
                                    else "all operators"))
 
 
+def constant(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that nothing in the model can change.
+
+  It stands for the group of trainability, without which nothing is published.
+  """
+  model = tflite_file.load(subject.model.content)
+  problems = [f"the tensor {tensor.name.decode()} is a variable"
+              for graph in model.subgraphs for tensor in graph.tensors
+              if tensor.isVariable]
+  problems += [f"{o['op_name']} keeps a state"
+               for o in subject.model.runner.interpreter._get_ops_details()  # pylint: disable=protected-access
+               if o["op_name"] in _STATEFUL]
+  return report.from_problems(problems, "no variables: for inference alone")
+
+
 def size(subject: subject_lib.Subject) -> report.CheckResult:
   """Checks size and hash against weights and manifest."""
   content = subject.model.content
@@ -205,6 +221,7 @@ CHECKS = (
     listed.Check("numerics", "repeatable", numerics.repeatable),
     listed.Check("numerics", "preprocessing", pixels.preprocessing),
     listed.Check("numerics", "threads", threads),
+    listed.Check("trainability", "constant", constant),
     listed.Check("accuracy", "counting", accuracy.counting),
     listed.Check("accuracy", "top1", accuracy.top1),
     listed.Check("accuracy", "top5", accuracy.top5),
