@@ -276,6 +276,9 @@ def loss(subject: subject_lib.Subject, evaluation: Evaluated
   the checks of top-1 and top-5 do.
   """
   allowed = forms.loss(subject.manifest)
+  if allowed is None:
+    return report.passed("nothing is rounded on purpose; the checks of top-1 "
+                         "and of earlier evaluations have the accuracy")
   ours = evaluation.predictions
   problems, seen = [], []
   for theirs, found, _ in _siblings(subject, evaluation):

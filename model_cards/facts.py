@@ -24,7 +24,7 @@ from model_cards import page
 # Digits that are part of a name or of a fixed phrase, not figures.
 _NAMES = re.compile(
     r"top-[15]\b|(?<![\d.,])95 %(?= (?:Wilson|confidence|interval))|\[0, 1\]|\bwidth, 3\]|\bSHA-256\b|"
-    r"\bfloat32\b|\bKeras 3\b|\bTF_ENABLE_ONEDNN_OPTS=0|\bsaved_model_2\b|"
+    r"\bfloat32\b|\bu?int8\b|\bKeras 3\b|\bTF_ENABLE_ONEDNN_OPTS=0|\bsaved_model_2\b|"
     r"arXiv:\d{4}\.\d{4,5}|https?://[^\s)>]+", re.IGNORECASE)
 _HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{16,}\b")
 _NUMBER = re.compile(
@@ -259,6 +259,10 @@ def _rows(m: Mapping[str, Any],
     add("Input", *m["inputs"]["range"])
   else:
     add("Input")
+  if m.get("lite"):
+    add("File, bytes", m["lite"]["bytes"])
+    if m["lite"]["calibration"]:
+      add("Calibration, images", m["lite"]["calibration"]["examples"])
   add("Smallest image", *[m["inputs"]["min_size_px"]] * 2)
   outputs = m["outputs"]
   add("Output", outputs.get("num_classes", outputs.get("feature_dim")))
@@ -346,6 +350,8 @@ def _words(m: Mapping[str, Any],
   add("Backbone, SHA-256", m["weights"]["backbone_sha256"])
   if m["labels"]:
     add("Labels, SHA-256", m["labels"]["sha256"])
+  if m.get("lite"):
+    add("File, SHA-256", m["lite"]["sha256"])
   if m["companion"]:
     add("Companion", m["companion"])
   for file in m["checkpoint"]["files"]:

@@ -74,6 +74,8 @@ def manifest_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
   if not head.handle:
     return [] if not head.kind else ["the card is no card of a module; "
                                      f"expected '# Module {handle}'"]
+  if manifest["form"] == "lite":
+    return _lite_problems(head, manifest)
   if head.kind == "Lite":
     expected = {}  # Its handle and archive are its own.
     found = [f"parent-model is {value[:80]!r}; the manifest says {handle!r}"
@@ -107,6 +109,21 @@ def manifest_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
       found.append(f"asset-path is {value[:80]!r}; the manifest says "
                    f"{handle}.tar.gz")
   return found
+
+
+def _lite_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
+  """Returns how the card of a Lite form differs from its manifest."""
+  handle = manifest["handle"]
+  publisher = handle.partition("/")[0]
+  metadata = dict(head.metadata)
+  return [f"{what} is {seen!r}; the manifest says {wanted!r}"
+          for what, seen, wanted in (
+              ("the kind of page", head.kind, "Lite"),
+              ("the handle", head.handle, handle),
+              ("asset-path", metadata.get("asset-path"),
+               f"{handle}/{manifest['lite']['file']}"),
+              ("parent-model", metadata.get("parent-model"),
+               f"{publisher}/{manifest['parent']}")) if seen != wanted]
 
 
 def _read_head(lines: Sequence[str],

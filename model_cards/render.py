@@ -54,7 +54,9 @@ def module_card(manifest: Mapping[str, Any],
   """
   with missing_fields("manifest or report"):
     handle = export_dirs.parse_handle(manifest["handle"])
-    return render("module.md.j2", manifest, report, links, usage.hub(handle))
+    template = ("lite_card.md.j2" if manifest["form"] == "lite" else
+                "module.md.j2")
+    return render(template, manifest, report, links, usage.hub(handle))
 
 
 def render(template: str, manifest: Mapping[str, Any],

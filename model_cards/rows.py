@@ -44,6 +44,7 @@ def context(manifest: Mapping[str, Any], report: Mapping[str, Any] | None,
       "takes_encoded": forms.by_name(manifest["form"]).takes_encoded,
       "licence_tag": _licence_tag(manifest),
       "details": _details(manifest),
+      "lite": _lite(manifest),
       "signatures": _signatures(manifest),
       "preprocessing": _steps(manifest["preprocessing"]),
       "normalisation": _normalisation(manifest["preprocessing"]),
@@ -64,6 +65,19 @@ def context(manifest: Mapping[str, Any], report: Mapping[str, Any] | None,
       "previous": (report or {}).get("previous"),
       "changes": _changes(report),
   }
+
+
+def _lite(m: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Returns what a Lite form's file is; nothing of other forms."""
+  record = m.get("lite")
+  if not record:
+    return []
+  used = record["calibration"]
+  return [
+      ("File, bytes", f"{record['bytes']:,}"),
+      ("File, SHA-256", markdown.code(record["sha256"])),
+      *([("Calibrated on", markdown.text(used["source"])),
+         ("Calibration, images", f"{used['examples']:,}")] if used else [])]
 
 
 def percent(value: float) -> str:
@@ -132,6 +146,9 @@ def _chosen(m: Mapping[str, Any], form: forms.Form
 
 
 def _signatures(m: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+  if m["form"] == "lite":
+    return [("`serving_default`", "`images`", "`logits`" if m["kind"] ==
+             "classifier" else "`features`")]
   images, encoded = "`images`", "`image_bytes`: JPEG or PNG, \\[batch\\]"
   if not forms.by_name(m["form"]).takes_encoded:
     return [("the only one", images, "`logits`" if m["kind"] == "classifier"

@@ -105,7 +105,7 @@ def file_problems(path: pathlib.Path) -> tuple[list[str], str]:
     return problems(card, path=path), _spoken([])
   manifest, report = entry
   found = problems(card, manifest, report, path)
-  if report and kind != "Lite":
+  if report and (kind != "Lite" or manifest["form"] == "lite"):
     found += _report_problems(path, manifest, report)
   return found, _spoken([manifest["handle"]])
 
@@ -185,11 +185,14 @@ def _problems(card: str, manifest: Mapping[str, Any] | None,
     found += hub_rules.link_problems(head.body, path)
     # Those to pages were just looked at.
     found += _missing_files(head.body, path, (".md",))
-  elif head.kind == "Module":
+  elif head.kind == "Module" or (
+      head.kind == "Lite" and manifest is not None
+      and manifest["form"] == "lite"):
     found += _file_problems(head.body, manifest, report, path)
   if manifest is not None:
     found += hub_rules.manifest_problems(head, manifest)
-  if head.kind == "Lite":
+  is_form = manifest is not None and manifest["form"] == "lite"
+  if head.kind == "Lite" and not is_form:
     return found + _lite_problems(card, manifest, path)
   return found + _body_problems(card, manifest, report)
 

@@ -2,10 +2,13 @@
 
 import pathlib
 
+from absl import flags
+from absl.testing import flagsaver
 import pytest
 
 from hub_export import errors
 from hub_export import export
+from hub_export import forms
 
 # pylint: disable=protected-access
 
@@ -29,3 +32,24 @@ def test_checks_that_raise_are_told_of_with_what_they_said(tmp_path):
     checks.start(pathlib.Path("exports/local/a/1"))
     with pytest.raises(errors.ChecksError, match="this Python is broken"):
       checks.has_passed()
+
+
+@pytest.fixture
+def calibration_flags():
+  with flagsaver.flagsaver():
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS(["export"])
+    yield
+
+
+def test_calibration_is_for_int8_alone(calibration_flags, tmp_path):
+  int8 = forms.chosen("lite", {"quantization": "int8"})
+  assert export._calibration(int8) == forms.Calibration(None, 200)
+  assert export._calibration(None) == forms.Calibration()
+  flags.FLAGS.calibration_images = str(tmp_path)
+  flags.FLAGS.calibration_examples = 7
+  assert export._calibration(int8) == forms.Calibration(tmp_path, 7)
+  for choice in (None, forms.chosen("lite", {"quantization": "fp16"})):
+    with pytest.raises(errors.UsageError, match="--calibration_images goes with"
+                       " --form=lite --quantization=int8"):
+      export._calibration(choice)

@@ -1,5 +1,6 @@
 """The registry of forms, what flags choose of it, and what names come of it."""
 
+import PIL.Image
 import pytest
 
 from hub_export import errors
@@ -56,16 +57,18 @@ def test_manifests_say_what_they_lose():
 
 
 @pytest.mark.parametrize("form", _FROZEN, ids=lambda f: f.name)
-def test_no_form_is_taken_for_the_one_that_can_be_fine_tuned(form):
-  check_names(form)
+def test_no_form_is_taken_for_the_one_that_can_be_fine_tuned(form, tmp_path):
+  check_names(form, tmp_path)
 
 
-def check_names(form):
+def check_names(form, tmp_path):
   """Checks that modules in a form are called and described as such."""
+  PIL.Image.new("RGB", (40, 40), (200, 90, 10)).save(tmp_path / "image.png")
   inference = tiny_inference.make("feature_extractor")
   names = set()
   for choice in form.choices or (None,):
-    made, = making.payloads([inference], form.name, choice)
+    made, = making.payloads([inference], form.name, choice,
+                            forms.Calibration(tmp_path, 1))
     names.add(made.name)
     assert made.name.startswith(f"tiny_feature_extractor_{form.name}")
     assert made.manifest["form"] == form.name

@@ -95,8 +95,8 @@ def test_transpositions_between_layers_are_refused():
     _model(tiny_inference.architecture(), hub_module.Build())
 
 
-def test_it_is_not_taken_for_the_form_that_can_be_fine_tuned():
-  forms_test.check_names(forms.by_name("onnx"))
+def test_it_is_not_taken_for_the_form_that_can_be_fine_tuned(tmp_path):
+  forms_test.check_names(forms.by_name("onnx"), tmp_path)
 
 
 def test_checks_pass_and_the_card_is_sound(exports):

@@ -134,8 +134,8 @@ def test_weights_are_cut_into_shards(monkeypatch, tmp_path):
         session.run(images), expected) < _TOLERANCE
 
 
-def test_it_is_not_taken_for_the_form_that_can_be_fine_tuned():
-  forms_test.check_names(forms.by_name("tfjs"))
+def test_it_is_not_taken_for_the_form_that_can_be_fine_tuned(tmp_path):
+  forms_test.check_names(forms.by_name("tfjs"), tmp_path)
 
 
 def test_checks_pass_and_the_card_is_sound(exports):

@@ -1,10 +1,8 @@
 """The checks of the Lite form: one .tflite file, run by LiteRT."""
 
 import hashlib
-import io
 import statistics
 import time
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ _WEIGHT_BYTES = {"float32": 4, "fp16": 2, "dynamic": 1, "int8": 1}
 _SIZE_FACTOR = {"float32": 1.01, "fp16": 1.02, "dynamic": 1.15, "int8": 1.15}
 _FIXED_BYTES = 400_000
 _TIMED_CALLS, _WARM_UP_CALLS = 20, 3
+_STATEFUL = ("VAR_HANDLE", "ASSIGN_VARIABLE", "READ_VARIABLE")
 # Operators beside XNNPACK's part of the graph: uint8 pixels become int8 ones.
 _OUTSIDE = {"int8": {"QUANTIZE"}}
 
@@ -70,7 +69,7 @@ def signature(subject: subject_lib.Subject) -> report.CheckResult:
 
 
 def metadata(subject: subject_lib.Subject) -> report.CheckResult:
-  """Checks the metadata inside, and the labels by Python's own zipfile."""
+  """Checks the metadata inside, and the labels behind it."""
   content = subject.model.content
   stored = tflite_file.metadata(tflite_file.load(content))
   if stored is None:
@@ -100,14 +99,16 @@ def metadata(subject: subject_lib.Subject) -> report.CheckResult:
        [lite_metadata.LABELS] if subject.is_classifier else [])):
     if seen != wanted:
       problems.append(f"{what} is {seen!r}, expected {wanted!r}")
+  inside = lite_metadata.read_files(content)
+  expected = {}
   if subject.is_classifier:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-      inside = archive.read(lite_metadata.LABELS)
-    if inside != (subject.export_dir / export_dirs.LABELS).read_bytes():
-      problems.append(f"{lite_metadata.LABELS} inside is not "
-                      f"{export_dirs.LABELS}")
-  elif zipfile.is_zipfile(io.BytesIO(content)):
-    problems.append("there are files inside; a feature extractor has no labels")
+    expected[lite_metadata.LABELS] = (
+        subject.export_dir / export_dirs.LABELS).read_bytes()
+  if inside != expected:
+    problems.append(
+        f"the files inside are {sorted(inside)}; expected "
+        + (f"{lite_metadata.LABELS} alone, the same as {export_dirs.LABELS}"
+           if expected else "none, as a feature extractor has no labels"))
   return report.from_problems(problems, "metadata and labels inside the model"
                               if subject.is_classifier else "metadata inside")
 
@@ -124,6 +125,21 @@ def operators(subject: subject_lib.Subject) -> report.CheckResult:
   return report.from_problems(
       problems, "XNNPACK runs " + (f"all but {', '.join(left)}" if left
                                    else "all operators"))
+
+
+def constant(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that nothing in the model can change.
+
+  It stands for the group of trainability, without which nothing is published.
+  """
+  model = tflite_file.load(subject.model.content)
+  problems = [f"the tensor {tensor.name.decode()} is a variable"
+              for graph in model.subgraphs for tensor in graph.tensors
+              if tensor.isVariable]
+  problems += [f"{o['op_name']} keeps a state"
+               for o in subject.model.runner.interpreter._get_ops_details()  # pylint: disable=protected-access
+               if o["op_name"] in _STATEFUL]
+  return report.from_problems(problems, "no variables: for inference alone")
 
 
 def size(subject: subject_lib.Subject) -> report.CheckResult:
@@ -205,6 +221,7 @@ CHECKS = (
     listed.Check("numerics", "repeatable", numerics.repeatable),
     listed.Check("numerics", "preprocessing", pixels.preprocessing),
     listed.Check("numerics", "threads", threads),
+    listed.Check("trainability", "constant", constant),
     listed.Check("accuracy", "counting", accuracy.counting),
     listed.Check("accuracy", "top1", accuracy.top1),
     listed.Check("accuracy", "top5", accuracy.top5),

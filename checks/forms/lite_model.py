@@ -111,4 +111,5 @@ def last_layer(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     raise errors.HubExportError(
         f"the .tflite model ends in {name}; expected a dense layer from "
         "features to logits. Export the checkpoint again.")
-  return (constant(int(operator.inputs[1])).T, constant(int(operator.inputs[2])))
+  kernel, bias = (constant(int(i)) for i in operator.inputs[1:3])
+  return kernel.T, bias

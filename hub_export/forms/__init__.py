@@ -71,10 +71,11 @@ FORMS = (
          format="tfjs", takes_encoded=False),
     Form("lite", "lite (for phones and small devices: LiteRT)", False,
          "ai_edge_litert.interpreter.Interpreter("
-         "{path!r} + '/model.tflite')", "Lite",
+         "{path!r} + '/model.tflite')", "LiteModel",
          "quantization",
          (Choice("float32"), Choice("fp16", Loss(0.05, 0.2)),
-          Choice("dynamic", Loss(0.3, 0.5)), Choice("int8", Loss(0.8, 0.5)))),
+          Choice("dynamic", Loss(0.3, 0.5)), Choice("int8", Loss(0.8, 0.5))),
+         takes_encoded=False),
 )
 
 

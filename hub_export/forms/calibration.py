@@ -24,7 +24,8 @@ _TRAIN = "train"
 _LEAST_WIDTH = 0.01
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _IMAGES_FLAG = "--calibration_images"
-_PARTS = 10  # Of the split, that examples are taken from: opening one takes long.
+# Of the split, that examples are taken from: to open one takes a while.
+_PARTS = 10
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,8 +100,10 @@ def make(inference: hub_module.Inference, choice: forms.Choice, name: str,
   source = Source(run, inference.preprocessing.crop_px, inference.output)
   # With the golden ones, or those would tell how ranges cut off what is unlike
   # the data, not whether the model computes what the checkpoint says.
-  shown = itertools.chain(images.images(), inference.golden_images[:, np.newaxis]
-                          ) if images else ()
+  shown = ()
+  if images:
+    shown = itertools.chain(images.images(),
+                            inference.golden_images[:, np.newaxis])
   content = finished(convert(source, choice.name, shown), source, choice.name,
                      name, manifest, inference.labels)
   record = {"file": FILE, "bytes": len(content),
