@@ -1,7 +1,7 @@
 r"""Measures loading and the first call beside tf_keras' own SavedModel.
 
   bazel run //benchmarks:load
-  bazel run //benchmarks:load -- --variant=32gf --slow_rounds=5 --output_dir=results
+  bazel run //benchmarks:load -- --variant=32gf --slow_rounds=5
 
 The same weights are exported by //hub_export:export and saved by tf_keras. Each
 is loaded in a fresh process, in turn, after the imports: ours by hub.load,

@@ -75,7 +75,8 @@ def missing_table(missing: Sequence[Mapping[str, str]]) -> str:
   if not missing:
     return ""
   return "Did not take part:\n" + "\n".join(
-      f"  {m['name']}: {m['reason']}"
+      # All of a long one stands in the JSON file.
+      f"  {m['name']}: {m['reason'].splitlines()[0][:300]}"
       + (f"; install: {m['install']}" if m["install"] else "")
       for m in missing)
 

@@ -184,7 +184,8 @@ class TestTables:
     assert results.missing_table([]) == ""
     assert results.missing_table([
         {"name": "timm", "reason": "torch not installed", "install": "do it"},
-        {"name": "lite", "reason": "no such form", "install": ""}]) == (
+        {"name": "lite", "reason": "no such form\nand more",
+       "install": ""}]) == (
             "Did not take part:\n"
             "  timm: torch not installed; install: do it\n"
             "  lite: no such form")
