@@ -247,7 +247,7 @@ class Network(tf.Module):
     for place, block in self.blocks:
       x = block(x, training, rate)
       endpoints[f"stage{place.stage}"] = x
-    return _pooled(x), endpoints
+    return _pooled(tf.cast(x, tf.float32)), endpoints
 
   def traced_features(
       self, images: tf.Tensor, training: bool,
@@ -274,7 +274,7 @@ def _pooled(x: tf.Tensor) -> tf.Tensor:
 
 
 def _matrix(kernel: tf.Variable) -> tf.Tensor:
-  """Returns a 1x1 kernel as [in, out]; unlike kernel[0, 0] it copies nothing."""
+  """Returns a 1x1 kernel as [in, out], uncopied, as kernel[0, 0] is not."""
   return tf.squeeze(kernel, [0, 1])
 
 
