@@ -67,7 +67,7 @@ def test_the_programs_are_found():
 def test_help(name):
   status, heavy, out, _ = _run(name, "--help")
   assert (status, heavy) == (0, [])
-  assert "--" in out
+  assert "Flags:" in out or "It has no flags." in out
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
