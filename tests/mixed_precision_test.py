@@ -116,7 +116,7 @@ def test_variables_and_statistics_stay_float32(saved, images):
       np.testing.assert_allclose(v, wanted[v.name], atol=0.1 * way)
 
 
-# On a CPU, TensorFlow has no gradient of a grouped convolution in float16.
+# Without oneDNN for float16, grouped gradients of a CPU need the portable form.
 @pytest.mark.parametrize("policy, name", [
     ("mixed_bfloat16", "main"), ("mixed_bfloat16", "portable"),
     ("mixed_float16", "portable")])
