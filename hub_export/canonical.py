@@ -4,7 +4,8 @@ TensorFlow 2.21 numbers functions by a counter that belongs to the process, and
 puts them into saved_model.pb in the order of a hash of those names; both differ
 as soon as the process has traced anything before. fingerprint.pb carries a
 random uuid. Here functions of one name are numbered from 0, in the order in
-which they were traced, and the uuid is derived from the content.
+which they were traced, and the uuid is derived from the content. Shapes that
+follow from an operation and its inputs are left out; they make up a tenth.
 """
 
 import collections
@@ -23,6 +24,10 @@ from tensorflow.python.saved_model import fingerprinting_utils
 _NUMBERED = re.compile(r"(.+_)(\d+)")
 _UNUSED = "___redundant_placeholder"
 _USER_NAME = "_user_specified_name"
+_SHAPES = "_output_shapes"
+# Importing a graph infers the shapes of all these, and nothing else asks.
+_SHAPES_FOLLOW = frozenset(["Cast", "Const", "Mul", "Relu", "Rsqrt", "Sub"])
+_INPUT_OUTPUT = ("__inference__traced_save", "__inference__traced_restore")
 _GRADIENT = re.compile(r"(CustomGradient-)(\d+)")
 
 
@@ -45,6 +50,7 @@ def _canonicalise_graph(graph) -> None:
                     _GRADIENT))
   for function in library.function:
     _clean_arguments(function, renamed)
+    _leave_out_shapes(function)
   _rename(graph, renamed, {k.encode(): v.encode() for k, v in renamed.items()})
   for field, key in ((library.function, lambda f: f.signature.name),
                      (library.gradient, lambda g: g.function_name),
@@ -68,6 +74,14 @@ def _clean_arguments(function, renamed: Mapping[str, str]) -> None:
   for attribute in attributes:
     if attribute.get(_USER_NAME) and attribute[_USER_NAME].s.isdigit():
       del attribute[_USER_NAME]
+
+
+def _leave_out_shapes(function) -> None:
+  """Takes out of a FunctionDef the shapes that importing it infers anyway."""
+  is_all = function.signature.name.startswith(_INPUT_OUTPUT)
+  for node in function.node_def:
+    if is_all or node.op in _SHAPES_FOLLOW:
+      node.attr.pop(_SHAPES, None)
 
 
 def _renumbered(names: list[str], pattern: re.Pattern[str]) -> dict[str, str]:

@@ -182,8 +182,9 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 def _help_text() -> str:
   """Returns the program's docstring and its own flags."""
   # The first line of absl's text is the path of a file, of no use to a user.
-  own_flags = flags.FLAGS.main_module_help().strip().split("\n", 1)[1]
-  return f"{sys.modules['__main__'].__doc__.strip()}\n\nFlags:\n{own_flags}"
+  own_flags = flags.FLAGS.main_module_help().strip().partition("\n")[2]
+  return (f"{sys.modules['__main__'].__doc__.strip()}\n\n"
+          + (f"Flags:\n{own_flags}" if own_flags else "It has no flags."))
 
 
 def _print_error(error: object, status: int) -> int:

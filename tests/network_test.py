@@ -1,9 +1,13 @@
 """The network's parts against formulas written out in numpy."""
 
+import collections
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
+from checks import trainability
 from hub_export.regnet import network
 from hub_export.regnet import variants
 
@@ -47,7 +51,7 @@ def test_batch_norm_in_training(momentum):
   x = _RNG.normal(2, 3, size=(2, 4, 5, 3)).astype("f")
   mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
   bn = network.BatchNorm("bn", t)
-  actual = bn(x, True, momentum)
+  actual = bn(x, True, 1 - momentum)
   np.testing.assert_allclose(
       actual, (x - mean) / np.sqrt(variance + 1e-5) * t["bn/gamma"]
       + t["bn/beta"], atol=1e-4)
@@ -160,3 +164,34 @@ def test_tensors_of_another_network_are_refused(small):
   with pytest.raises(ValueError, match="stage1/block1/a/conv"):
     network.Network(arch, {n: t for n, t in tensors.items()
                            if n != "stage1/block1/a/conv"}, _MEAN, _STD)
+
+
+def test_residual_addition_is_fused(small):
+  """With oneDNN, nothing passes over a block's output after its convolution.
+
+  Without it, nothing may be fused into a grouped convolution: the fused kernel
+  refuses groups.
+  """
+  net = network.Network(*small, _MEAN, _STD)
+
+  @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])],
+               autograph=False)
+  def infer(images):
+    return net.features(images, False, 0.9)[0]
+
+  context.enable_run_metadata()
+  infer(tf.zeros([1, 32, 32, 3]))
+  graph = context.export_run_metadata().function_graphs[-1]
+  context.disable_run_metadata()
+  nodes = graph.post_optimization_graph.node
+  fused = collections.Counter(
+      b"+".join(n.attr["fused_ops"].list.s).decode()
+      for n in nodes if n.op == "_FusedConv2D")
+  alone = sum(n.op == "Conv2D" for n in nodes)
+  if trainability.has_onednn():
+    # 13 grouped; in the first three stages 6 each of a and c, in the last 7
+    # of each whose kernels are large, less the first a; 4 shortcuts; a stem.
+    assert alone == 0 and fused["BiasAdd+Add+Relu"] == 6
+    assert fused["BiasAdd+Relu"] == 13 + 8
+  else:
+    assert alone == 13 and sum(fused.values()) == 1 + 13 + 13 + 4

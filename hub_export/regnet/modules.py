@@ -1,5 +1,6 @@
 """Classifier and feature extractor: reusable SavedModels of one network."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
@@ -10,6 +11,10 @@ from hub_export.regnet import network
 from hub_export.regnet import variants
 
 _IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
+# What a call computes in, as its images come: Keras' mixed precision policies
+# cast them. float32 has to be traced first: of several traces that would do,
+# a loaded module takes the first for what is no tensor yet.
+COMPUTE_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 _ENCODED = tf.TensorSpec([None], tf.string, name="image_bytes")
 _MOMENTUM = tf.TensorSpec([], tf.float32, name="batch_norm_momentum")
 _TOP = 5
@@ -24,8 +29,10 @@ class _Module(hub_module.ReusableModule):
     super().__init__()
     # The network itself is kept out of the saved object graph (a bound method
     # is not tracked): users see the interface and nothing else.
-    self._run_features = net.features
     self._run_logits = net.logits
+    # Traced once for each dtype and `training`, for both modules, and called
+    # from there: each call and signature would hold its thousand nodes again.
+    self._run_features = net.traced_features
     names = [v.name for v in net.variables]
     if len(set(names)) != len(names):
       raise ValueError("variables share names; saving to .h5 would fail")
@@ -43,13 +50,27 @@ class _Module(hub_module.ReusableModule):
     return self(images, training=False, batch_norm_momentum=tf.constant(
         variants.BATCH_NORM_MOMENTUM))
 
+  def _trace_calls(self, **choices: Sequence[bool]) -> None:
+    """Traces every permitted call.
+
+    Args:
+      **choices: The values of each argument that is a Python bool.
+    """
+    for dtype in COMPUTE_DTYPES:
+      images = tf.TensorSpec(_IMAGES.shape, dtype, _IMAGES.name)
+      for values in itertools.product(*choices.values()):
+        self.__call__.get_concrete_function(
+            images, batch_norm_momentum=_MOMENTUM,
+            **dict(zip(choices, values)))
+
 
 class Classifier(_Module):
   """Images to logits.
 
   Args of the call:
-    images: float32 [batch, height, width, 3], RGB in [0, 1]; any batch, sides
-      from 32 pixels up. Normalisation is inside.
+    images: [batch, height, width, 3], RGB in [0, 1]; any batch, sides from 32
+      pixels up. Normalisation is inside. Their dtype is what convolutions are
+      computed in: float32, bfloat16 or float16.
     training: Python bool; whether batch norm uses and updates statistics of
       the batch.
     batch_norm_momentum: float32 scalar in [0, 1], the weight of the old moving
@@ -73,9 +94,7 @@ class Classifier(_Module):
 
   def trace(self) -> Signatures:
     """Traces every permitted call and returns the signatures."""
-    for training in (False, True):
-      self.__call__.get_concrete_function(
-          _IMAGES, training=training, batch_norm_momentum=_MOMENTUM)
+    self._trace_calls(training=(False, True))
     top = min(_TOP, len(self._labels))
 
     @_signature(_IMAGES)
@@ -105,8 +124,8 @@ class FeatureExtractor(_Module):
 
   Returns:
     float32 [batch, feature_dim]; with `return_endpoints` a dict of it under
-    "features" and float32 [batch, height / stride, width / stride, channels]
-    under "stage1" to "stage4", whose strides are 4, 8, 16 and 32.
+    "features" and [batch, height / stride, width / stride, channels] of the
+    images' dtype under "stage1" to "stage4", whose strides are 4, 8, 16 and 32.
   """
 
   def __init__(self, net: network.Network, prep: preprocessing.Preprocessing):
@@ -123,11 +142,7 @@ class FeatureExtractor(_Module):
 
   def trace(self) -> Signatures:
     """Traces every permitted call and returns the signatures."""
-    for training in (False, True):
-      for return_endpoints in (False, True):
-        self.__call__.get_concrete_function(
-            _IMAGES, training=training, batch_norm_momentum=_MOMENTUM,
-            return_endpoints=return_endpoints)
+    self._trace_calls(training=(False, True), return_endpoints=(False, True))
 
     @_signature(_IMAGES)
     def serving_default(images):

@@ -4,6 +4,9 @@ Source: "Designing Network Design Spaces" (arXiv:2003.13678) and the sources'
 own programs for padding and widths (`variants.Convention`). Convolutions call
 tf.nn.conv2d with grouped kernels directly; a Keras layer with groups goes
 through a compiled function that trains some 25 times slower on a CPU.
+
+The network computes in the dtype of its images (mixed precision): variables,
+statistics, gates and what comes out pooled are float32 in any case.
 """
 
 import functools
@@ -20,10 +23,15 @@ Tensors = Mapping[str, np.ndarray]
 # all are scaled at once before the first is used, 620 MB in a RegNetY-128GF;
 # in small networks waiting costs more (3 to 5 % of a 600MF's time per image).
 _LARGE_KERNEL = 1 << 20
+# Elements up to which batch norm is folded into a 1x1 kernel at each call in
+# float32. Then grappler fuses what follows, the residual addition and the ReLU
+# included, into one pass over the output. Larger kernels have small outputs,
+# and folding costs a pass over the kernel.
+_FOLDED_KERNEL = 1 << 17
 
 
 class BatchNorm(tf.Module):
-  """Batch normalisation with the momentum as an argument of the call."""
+  """Batch normalisation; `rate` of a call is 1 less the momentum."""
 
   def __init__(self, prefix: str, tensors: Tensors):
     super().__init__()
@@ -33,7 +41,7 @@ class BatchNorm(tf.Module):
     self.moving_variance = _variable(f"{prefix}/moving_variance", tensors)
 
   def __call__(self, x: tf.Tensor, training: bool,
-               momentum: tf.Tensor) -> tf.Tensor:
+               rate: tf.Tensor) -> tf.Tensor:
     """Returns `x` normalised; with `training` by, and into, its statistics."""
     if not training:
       return tf.compat.v1.nn.fused_batch_norm(
@@ -46,7 +54,7 @@ class BatchNorm(tf.Module):
     # and Keras' fused layer keep the same.
     for moving, batch in ((self.moving_mean, mean),
                           (self.moving_variance, variance)):
-      moving.assign_sub((moving - batch) * (1.0 - momentum))
+      moving.assign_sub((moving - batch) * rate)
     return y
 
   def scale_and_offset(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -67,11 +75,25 @@ class ConvBN(tf.Module):
     self._stride = stride
     self._padding = padding
 
-  def __call__(self, x: tf.Tensor, training: bool,
-               momentum: tf.Tensor) -> tf.Tensor:
-    x = tf.nn.conv2d(
-        *grouped.padded(x, self._stride, self._padding, self.kernel))
-    return self.bn(x, training, momentum)
+  def __call__(self, x: tf.Tensor, training: bool, rate: tf.Tensor,
+               addend: tf.Tensor | None = None) -> tf.Tensor:
+    """Returns the convolution of `x`, normalised, plus the addend if any."""
+    # Grappler does not fuse batch norm itself in bfloat16.
+    is_folded = not training and (
+        x.dtype != tf.float32
+        or self.kernel.shape.num_elements() <= _FOLDED_KERNEL)
+    if not is_folded:
+      x = self.bn(self._conv(x, self.kernel), training, rate)
+      return x if addend is None else x + addend
+    scale, offset = self.bn.scale_and_offset()
+    x = tf.nn.bias_add(self._conv(x, self.kernel * scale),
+                       tf.cast(offset, x.dtype))
+    # Of + it would have to know that the shapes are equal to fuse it.
+    return x if addend is None else tf.add_n([x, addend])
+
+  def _conv(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    return tf.nn.conv2d(*grouped.padded(
+        x, self._stride, self._padding, tf.cast(kernel, x.dtype)))
 
 
 class GroupedConvBN(tf.Module):
@@ -88,17 +110,18 @@ class GroupedConvBN(tf.Module):
     self._is_large = self.kernel.shape.num_elements() >= _LARGE_KERNEL
 
   def __call__(self, x: tf.Tensor, training: bool,
-               momentum: tf.Tensor) -> tf.Tensor:
+               rate: tf.Tensor) -> tf.Tensor:
     if training:
-      return self.bn(self._conv(x, self.kernel), training, momentum)
-    # Grappler would fuse a batch norm, a bias or an addition into the
-    # convolution, and without oneDNN (TF_ENABLE_ONEDNN_OPTS=0, Arm, Apple) the
-    # fused kernel refuses groups. It does not fuse a subtraction. Scaling the
-    # small kernel, not the large output, saves a pass over memory.
+      kernel = tf.cast(self.kernel, x.dtype)
+      return self.bn(self._conv(x, kernel), training, rate)
+    # Grappler would fuse a batch norm or a bias into the convolution, and
+    # without oneDNN (TF_ENABLE_ONEDNN_OPTS=0, Arm, Apple) the fused kernel
+    # refuses groups. It takes a subtraction for a bias with oneDNN alone.
+    # Scaling the small kernel, not the large output, saves a pass over memory.
     scale, offset = self.bn.scale_and_offset()
     with tf.control_dependencies([x] if self._is_large else []):
-      kernel = self.kernel * scale
-    return self._conv(x, kernel) - (-offset)
+      kernel = tf.cast(self.kernel * scale, x.dtype)
+    return self._conv(x, kernel) - tf.cast(-offset, x.dtype)
 
 
 class SqueezeExcite(tf.Module):
@@ -113,12 +136,12 @@ class SqueezeExcite(tf.Module):
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     # 1x1 convolutions of a 1x1 image are matrix products, at less overhead.
-    gate = tf.reduce_mean(x, axis=[1, 2])
+    gate = _pooled(x)
     gate = tf.nn.relu(tf.nn.bias_add(
-        tf.matmul(gate, self.squeeze_kernel[0, 0]), self.squeeze_bias))
+        tf.matmul(gate, _matrix(self.squeeze_kernel)), self.squeeze_bias))
     gate = tf.nn.sigmoid(tf.nn.bias_add(
-        tf.matmul(gate, self.excite_kernel[0, 0]), self.excite_bias))
-    return x * gate[:, tf.newaxis, tf.newaxis]
+        tf.matmul(gate, _matrix(self.excite_kernel)), self.excite_bias))
+    return x * tf.cast(gate[:, tf.newaxis, tf.newaxis], x.dtype)
 
 
 class Block(tf.Module):
@@ -142,15 +165,14 @@ class Block(tf.Module):
       self.shortcut = ConvBN(f"{block.name}/shortcut", tensors, block.stride)
 
   def __call__(self, x: tf.Tensor, training: bool,
-               momentum: tf.Tensor) -> tf.Tensor:
-    y = tf.nn.relu(self.a(x, training, momentum))
-    y = tf.nn.relu(self.b(y, training, momentum))
+               rate: tf.Tensor) -> tf.Tensor:
+    y = tf.nn.relu(self.a(x, training, rate))
+    y = tf.nn.relu(self.b(y, training, rate))
     if self.se is not None:
       y = self.se(y)
-    y = self.c(y, training, momentum)
     if self.shortcut is not None:
-      x = self.shortcut(x, training, momentum)
-    return tf.nn.relu(x + y)
+      x = self.shortcut(x, training, rate)
+    return tf.nn.relu(self.c(y, training, rate, x))
 
 
 class Network(tf.Module):
@@ -183,6 +205,7 @@ class Network(tf.Module):
           "tensors do not fit the architecture; they differ in "
           f"{sorted(set(tensors) ^ set(expected))[:6]}")
     self.architecture = arch
+    self._traces = functools.cache(self._trace)
     self._mean = tuple(mean)
     self._std = tuple(std)
     self.stem = ConvBN("stem", tensors, variants.STRIDE,
@@ -205,26 +228,54 @@ class Network(tf.Module):
     """Returns the pooled features and every stage's output.
 
     Args:
-      images: float32 [batch, height, width, 3], RGB in [0, 1], sides >= 32.
+      images: [batch, height, width, 3], RGB in [0, 1], sides >= 32, of the
+        dtype to compute in: float32, bfloat16 or float16.
       training: Whether batch norm uses, and updates, statistics of the batch.
       momentum: float32 scalar in [0, 1], the weight of the old statistics.
 
     Returns:
-      float32 [batch, feature_dim]; and {"stage1": float32 [batch, h, w, c]}.
+      float32 [batch, feature_dim]; and {"stage1": [batch, h, w, c]} of the
+      images' dtype.
     """
     if any(self._mean) or any(s != 1 for s in self._std):
-      images = (images - tf.constant(self._mean)) / tf.constant(self._std)
-    x = tf.nn.relu(self.stem(images, training, momentum))
+      normalised = (tf.cast(images, tf.float32)
+                    - tf.constant(self._mean)) / tf.constant(self._std)
+      images = tf.cast(normalised, images.dtype)
+    rate = 1.0 - momentum
+    x = tf.nn.relu(self.stem(images, training, rate))
     endpoints = {}
     for place, block in self.blocks:
-      x = block(x, training, momentum)
+      x = block(x, training, rate)
       endpoints[f"stage{place.stage}"] = x
-    return tf.reduce_mean(x, axis=[1, 2]), endpoints
+    return _pooled(tf.cast(x, tf.float32)), endpoints
+
+  def traced_features(
+      self, images: tf.Tensor, training: bool,
+      momentum: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Returns the same as `features`, by one trace for all that call it."""
+    return self._traces(tf.as_dtype(images.dtype), training)(
+        images=images, momentum=tf.convert_to_tensor(momentum, tf.float32))
+
+  def _trace(self, dtype: tf.DType,
+             training: bool) -> tf.types.experimental.ConcreteFunction:
+    return tf.function(self.features, autograph=False).get_concrete_function(
+        tf.TensorSpec([None, None, None, 3], dtype), training,
+        tf.TensorSpec([], tf.float32))
 
   def logits(self, features: tf.Tensor) -> tf.Tensor:
     """Returns float32 [batch, classes] for float32 [batch, feature_dim]."""
     return tf.nn.bias_add(tf.matmul(features, self.head_kernel),
                           self.head_bias)
+
+
+def _pooled(x: tf.Tensor) -> tf.Tensor:
+  """Returns float32 [batch, channels], the mean over height and width."""
+  return tf.cast(tf.reduce_mean(x, axis=[1, 2]), tf.float32)
+
+
+def _matrix(kernel: tf.Variable) -> tf.Tensor:
+  """Returns a 1x1 kernel as [in, out], uncopied, as kernel[0, 0] is not."""
+  return tf.squeeze(kernel, [0, 1])
 
 
 def _variable(name: str, tensors: Tensors) -> tf.Variable:

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import function_pb2
 from tensorflow.core.framework import node_def_pb2
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from hub_export import errors
@@ -22,6 +23,7 @@ from hub_export import errors
 # takes some fifty.
 _MAX_BYTES = 128 << 20
 _MAX_STEPS = 8         # Between the images and the first convolution.
+_REAL = (types_pb2.DT_FLOAT, types_pb2.DT_BFLOAT16, types_pb2.DT_HALF)
 _STRIDES = [1, 2, 2, 1]
 _SYMMETRIC = [[0, 0], [1, 1], [1, 1], [0, 0]]
 
@@ -81,11 +83,20 @@ def _way(node: node_def_pb2.NodeDef, nodes: dict[str, node_def_pb2.NodeDef],
     if name in arguments:
       return way
     node = nodes.get(name)
-    if node is None or node.op not in ("Sub", "RealDiv", "Pad", "Identity"):
+    if node is None:
       return None
-    if node.op != "Identity":
-      way.append(node)
+    if node.op == "Identity" or _is_precision(node):
+      continue
+    if node.op not in ("Sub", "RealDiv", "Pad"):
+      return None
+    way.append(node)
   return None
+
+
+def _is_precision(node: node_def_pb2.NodeDef) -> bool:
+  """Returns whether a node changes the precision of real numbers alone."""
+  return node.op == "Cast" and all(
+      node.attr[key].type in _REAL for key in ("SrcT", "DstT"))
 
 
 def _built(conv: node_def_pb2.NodeDef, way: list[node_def_pb2.NodeDef],
