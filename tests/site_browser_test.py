@@ -90,6 +90,7 @@ def _root(tmp_path_factory) -> pathlib.Path:
     evaluations = export_dir.with_name(f"{export_dir.name}.evaluations")
     for picture in evaluations.glob("*.png"):
       picture.write_bytes(_png(900, 500))
+    tiny_export.list_attachments(export_dir)
     directory.Directory(base / "root").put(releases.read(export_dir))
   # Of another kind, and with all that a page may have to say.
   path = base / "root" / _OTHER / export_dirs.MANIFEST
