@@ -4,7 +4,7 @@ What `suite` runs, by form and kind, told without TensorFlow: a report from
 which some are missing has not passed, whatever it says of the others.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hub_export import errors
 
@@ -26,8 +26,43 @@ _SAVED_MODEL_KINDS = {
     "classifier": _SAVED_MODEL,
     "feature_extractor": (*_SAVED_MODEL, "trainability/endpoints",
                           "accuracy/same_as_classifier")}
+_FROZEN = (
+    "structure/files", "structure/manifest", "structure/labels",
+    "numerics/golden", "numerics/batch_sizes", "numerics/image_sizes",
+    "numerics/repeatable", "numerics/preprocessing",
+    "accuracy/counting", "accuracy/top1", "accuracy/top5", "accuracy/earlier",
+    "card/card")
+_FROZEN_KINDS = {
+    "classifier": _FROZEN,
+    "feature_extractor": (*_FROZEN, "accuracy/same_as_classifier")}
+
+
+def _with(kinds: Mapping[str, tuple[str, ...]], *more: str
+          ) -> dict[str, tuple[str, ...]]:
+  return {kind: (*names, *more) for kind, names in kinds.items()}
+
+
+_SERVING = _with(
+    _FROZEN_KINDS, "structure/no_variables", "structure/signatures",
+    "structure/warm_up", "numerics/image_bytes", "trainability/refused",
+    "accuracy/image_bytes", "accuracy/loss")
 # By a manifest's form, then kind. A form with a suite of its own gets a line.
-EXPECTED = {"main": _SAVED_MODEL_KINDS, "portable": _SAVED_MODEL_KINDS}
+EXPECTED = {
+    "main": _SAVED_MODEL_KINDS, "portable": _SAVED_MODEL_KINDS,
+    "serving": _SERVING | {
+        "classifier": (*_SERVING["classifier"], "numerics/features")},
+    "lite": _with(
+        _FROZEN_KINDS, "structure/signature", "structure/metadata",
+        "structure/operators", "structure/size", "structure/calibration",
+        "numerics/threads", "trainability/constant", "accuracy/loss"),
+    "onnx": _with(
+        _FROZEN_KINDS, "structure/graph", "structure/metadata",
+        "numerics/saved_model", "trainability/constants"),
+    "tfjs": _with(
+        _FROZEN_KINDS, "structure/graph", "structure/metadata",
+        "numerics/javascript", "numerics/saved_model",
+        "trainability/constants"),
+}
 
 
 def missing(form: object, kind: object, made: Iterable[str]) -> list[str]:

@@ -3,6 +3,8 @@
 import PIL.Image
 import pytest
 
+from checks import names as check_names_lib
+from checks.forms import dispatch
 from hub_export import errors
 from hub_export import forms
 from hub_export.forms import extras
@@ -59,6 +61,22 @@ def test_manifests_say_what_they_lose():
 @pytest.mark.parametrize("form", _FROZEN, ids=lambda f: f.name)
 def test_no_form_is_taken_for_the_one_that_can_be_fine_tuned(form, tmp_path):
   check_names(form, tmp_path)
+
+
+@pytest.mark.parametrize("form", _FROZEN, ids=lambda f: f.name)
+def test_the_gate_asks_for_what_the_suite_runs(form):
+  check_gate(form)
+
+
+def check_gate(form):
+  """Checks that nothing is published without each of the form's checks."""
+  listed = dispatch.checks(form.name)
+  assert {*check_names_lib.EXPECTED[form.name]} == {
+      "classifier", "feature_extractor"}
+  for kind, expected in check_names_lib.EXPECTED[form.name].items():
+    assert sorted(expected) == sorted(
+        [f"{c.group}/{c.name}" for c in listed
+         if kind in c.kinds and c.name != "expected"] + ["card/card"])
 
 
 def check_names(form, tmp_path):

@@ -138,6 +138,10 @@ def test_it_is_not_taken_for_the_form_that_can_be_fine_tuned(tmp_path):
   forms_test.check_names(forms.by_name("tfjs"), tmp_path)
 
 
+def test_the_gate_asks_for_what_the_suite_runs():
+  forms_test.check_gate(forms.by_name("tfjs"))
+
+
 def test_checks_pass_and_the_card_is_sound(exports):
   for export_dir in exports.values():
     made = suite.run(export_dir, quick=True)

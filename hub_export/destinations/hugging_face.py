@@ -70,7 +70,7 @@ class HuggingFace:
     """As `base.Destination.exists`."""
     head = self._head()
     found = self._list(head) if head else {}
-    return all(name in found for name in layout.required(handle.version))
+    return layout.is_whole(found, handle.version)
 
   def plan(self, release: releases.Release) -> base.Plan:
     """As `base.Destination.plan`."""
@@ -139,7 +139,7 @@ class HuggingFace:
       head: The commit to look at, None if there is no repository.
     """
     found = self._list(head) if head else {}
-    is_published = f"{release.handle.version}/{layout.MARKER}" in found
+    is_published = release.handle.version in layout.published(found)
     if head:
       self._check_name(release, found, head)
     if is_published:
@@ -200,8 +200,7 @@ class HuggingFace:
             f"{self._url('')} holds {other}; expected versions of {mine} "
             "only. Publish to a repository of its own.")
       return  # All others were held against the same.
-    if any(re.fullmatch(rf"[1-9]\d*/{re.escape(layout.MARKER)}", name)
-           for name in found):
+    if layout.published(found):
       return  # Only its report is missing, and will be there again.
     foreign = [name for name in found if name != ".gitattributes"
                and not (name == _README and self._is_bare(name, head))]
@@ -220,10 +219,8 @@ class HuggingFace:
   def _readme(self, release: releases.Release, found: Iterable[str]
               ) -> list[layout.Part]:
     """Returns README.md, unless a newer version than `release` has one."""
-    versions = [int(m[1]) for m in (
-        re.fullmatch(rf"([1-9]\d*)/{re.escape(layout.MARKER)}", name)
-        for name in found) if m]
-    if any(version > release.handle.version for version in versions):
+    if any(version > release.handle.version
+           for version in layout.published(found)):
       return []
     from model_cards import forms  # Renders; publishing elsewhere does not.
     report = json.loads(release.report)
@@ -239,7 +236,7 @@ class HuggingFace:
     """Downloads everything; HubExportError unless it is as it is here."""
     head = self._head()
     found = self._list(head) if head else {}
-    if f"{release.handle.version}/{layout.MARKER}" in found:
+    if release.handle.version in layout.published(found):
       self._check_module(release, parts, found, head)
     problems = []
     for part in (*parts, *self._readme(release, found)):

@@ -29,6 +29,7 @@ from typing import BinaryIO
 from hub_export import archive
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import releases
 from hub_export import signatures
 from hub_export import sums
@@ -40,8 +41,6 @@ DOCUMENT_SUFFIXES = (".md", ".checks.json", ".SHA256SUMS", ".intoto.json",
                      SIGNATURE_SUFFIX, ".SHA256SUMS" + SIGNATURE_SUFFIX)
 # Of the files in <version>.evaluations, what cards show or link to.
 _ATTACHMENT_SUFFIXES = (".png", ".svg", ".html")
-# Whoever loads a SavedModel looks for this file first: it goes last.
-MARKER = "saved_model.pb"
 _CONTENT_TYPES = {
     ".tar.gz": "application/gzip", ".md": "text/markdown; charset=utf-8",
     ".json": "application/json", ".html": "text/html; charset=utf-8",
@@ -73,7 +72,7 @@ class Part:
 
 @contextlib.contextmanager
 def parts(release: releases.Release) -> Iterator[tuple[Part, ...]]:
-  """Makes the archive and yields all parts, hashed; MARKER comes last.
+  """Makes the archive and yields all parts, hashed; the marker comes last.
 
   Before it come the archive, which is all of the module in one file, and
   before that the card, which links to what comes earlier still.
@@ -130,7 +129,17 @@ def hashes_digest(sha256s: dict[str, str]) -> str:
 
 def is_marker(name: str) -> bool:
   """Whether a part's name is that of the file that makes a module loadable."""
-  return name.partition("/")[2] == MARKER
+  return name.partition("/")[2] in forms.MARKERS
+
+
+def published(names: Iterable[str]) -> set[int]:
+  """Returns the versions whose markers are among the names of parts."""
+  found = set()
+  for name in names:
+    version = name.partition("/")[0]
+    if is_marker(name) and re.fullmatch(r"[1-9][0-9]*", version):
+      found.add(int(version))
+  return found
 
 
 def is_module_file(name: str, version: int) -> bool:
@@ -146,10 +155,11 @@ def is_side_file(name: str, version: int) -> bool:
               and name.endswith(_ATTACHMENT_SUFFIXES)))
 
 
-def required(version: int) -> tuple[str, ...]:
-  """Returns the names without which a version is not published."""
-  return (f"{version}/{MARKER}", f"{version}{ARCHIVE_SUFFIX}",
-          f"{version}.md", f"{version}.checks.json")
+def is_whole(names: Collection[str], version: int) -> bool:
+  """Whether a version is published with all that goes with each."""
+  return version in published(names) and all(
+      f"{version}{suffix}" in names
+      for suffix in (ARCHIVE_SUFFIX, ".md", ".checks.json"))
 
 
 def stale(names: Collection[str], release: releases.Release) -> list[str]:

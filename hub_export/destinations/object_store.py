@@ -1,10 +1,10 @@
 """Publishing to a bucket: what S3 and Google Cloud Storage have in common.
 
 Below <root>/<publisher>/<name>/ lies what `layout` lists. A bucket has no
-rename, so a version is published when its saved_model.pb is there. The archive,
-which can be loaded without it, and that object are made last, once all others
-have been read back, only if nobody made them before, and do not stay unless
-they read back, too.
+rename, so a version is published when its saved_model.pb is there, or what
+stands for it in other forms. The archive, which can be loaded without it, and
+that object are made last, once all others have been read back, only if nobody
+made them before, and do not stay unless they read back, too.
 
 Publishers take turns by a claim, the object <version>.publishing.json, which
 can be made only once and names the bytes and documents that are on their way.
@@ -71,7 +71,7 @@ class ObjectStore:
   def exists(self, handle: export_dirs.Handle) -> bool:
     """As `base.Destination.exists`."""
     found = self._list(handle)
-    return all(name in found for name in layout.required(handle.version))
+    return layout.is_whole(found, handle.version)
 
   def plan(self, release: releases.Release) -> base.Plan:
     """As `base.Destination.plan`."""
@@ -142,7 +142,7 @@ class ObjectStore:
     """Returns the outcome of `put`, what it writes and what it removes."""
     version = release.handle.version
     found = self._list(release.handle)
-    is_published = f"{version}/{layout.MARKER}" in found
+    is_published = version in layout.published(found)
     if is_published:
       self._check_module(release, parts, found)
       signature = f"{version}{layout.SIGNATURE_SUFFIX}"
@@ -277,7 +277,7 @@ class ObjectStore:
     """Takes the own claim away where the version is published."""
     found = self._list(release.handle)
     name = self._claim_name(release.handle)
-    if (f"{release.handle.version}/{layout.MARKER}" in found
+    if (release.handle.version in layout.published(found)
         and self._claim(release, found).get("all_sha256") == _digest(parts)):
       self._remove(release.handle, [name])
 

@@ -48,6 +48,9 @@ class Form:
   is_fine_tunable: bool      # Whether it is a SavedModel with variables.
   use: str                   # How to load it; {path} is put in.
   files: str                 # What its files are: at most 10 letters, no space.
+  # The file that whoever loads it looks for first; where versions appear file
+  # by file, it goes last.
+  marker: str
   # The flag that takes one of the choices; the manifest has it under that name.
   option: str | None = None
   choices: tuple[Choice, ...] = ()  # The first is the flag's default.
@@ -57,26 +60,32 @@ class Form:
 
 FORMS = (
     Form("main", "main (fast; training on a CPU needs oneDNN)", True,
-         "hub.KerasLayer({path!r}, trainable=True)", "SavedModel"),
+         "hub.KerasLayer({path!r}, trainable=True)", "SavedModel",
+         "saved_model.pb"),
     Form("portable", "portable (trains everywhere, slower)", True,
-         "hub.KerasLayer({path!r}, trainable=True)", "SavedModel"),
+         "hub.KerasLayer({path!r}, trainable=True)", "SavedModel",
+         "saved_model.pb"),
     Form("serving", "serving (for inference alone: no variables)", False,
-         "hub.load({path!r})", "SavedModel", "precision",
+         "hub.load({path!r})", "SavedModel", "saved_model.pb", "precision",
          (Choice("float32"), Choice("bf16", Loss(0.1, 0.5)))),
     Form("onnx", "ONNX (for inference alone: ONNX Runtime and others)", False,
          "onnxruntime.InferenceSession('{path}/model.onnx')", "Model",
+         "model.onnx",
          format="onnx", takes_encoded=False),
     Form("tfjs", "TensorFlow.js (for inference alone: browsers and Node.js)",
-         False, "tf.loadGraphModel('{path}/model.json')", "Model",
+         False, "tf.loadGraphModel('{path}/model.json')", "Model", "model.json",
          format="tfjs", takes_encoded=False),
     Form("lite", "lite (for phones and small devices: LiteRT)", False,
          "ai_edge_litert.interpreter.Interpreter("
-         "{path!r} + '/model.tflite')", "LiteModel",
+         "{path!r} + '/model.tflite')", "LiteModel", "model.tflite",
          "quantization",
          (Choice("float32"), Choice("fp16", Loss(0.05, 0.2)),
           Choice("dynamic", Loss(0.3, 0.5)), Choice("int8", Loss(0.8, 0.5))),
          takes_encoded=False),
 )
+
+
+MARKERS = frozenset(form.marker for form in FORMS)
 
 
 def names() -> list[str]:
