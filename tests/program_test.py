@@ -25,13 +25,13 @@ from hub_export import program
 
 _NUMBER = flags.DEFINE_integer("number", 1, "How many things.")
 _ACTION = flags.DEFINE_enum(
-    "action", None, ["done", "three", "fail", "usage", "interrupt",
+    "action", None, ["done", "late", "three", "fail", "usage", "interrupt",
               "terminate", "bug"],
     "What to do.", required=True)
 
 
 def main(argv):
-  print(f"number {_NUMBER.value}", flush=True)
+  print(f"number {_NUMBER.value}", flush=_ACTION.value != "late")
   match _ACTION.value:
     case "three":
       return 3
@@ -57,10 +57,10 @@ if __name__ == "__main__":
 def _run(tmp_path):
   path = tmp_path / "thing.py"
   path.write_text(_PROGRAM)
-  def run(*args):
+  def run(*args, stdout=subprocess.PIPE):
     return subprocess.run(
         [sys.executable, str(path), *args], cwd=tmp_path, check=False,
-        capture_output=True, text=True, env={
+        stdout=stdout, stderr=subprocess.PIPE, text=True, env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, sys.path)])
         })
@@ -101,6 +101,16 @@ def test_named_arguments_are_all_wanted(tmp_path, given, message):
   assert (done.returncode, done.stdout, done.stderr) == (
       2, "", f"thing: {message}\n")
   assert run("a", "--action=done", "b").stdout.startswith("['a', 'b']\n")
+
+
+@pytest.mark.parametrize("action", ["done", "late"])
+def test_output_that_nobody_reads_any_more(run, action):
+  """As with `| head -1`."""
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = run(f"--action={action}", stdout=writer)
+  os.close(writer)
+  assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_bug_keeps_its_traceback(run):
