@@ -144,7 +144,7 @@ def test_help(run, flag):
   assert (done.returncode, done.stderr) == (0, "")
   assert "Does a thing." in done.stdout
   assert "How many things." in done.stdout
-  assert "<done|three|fail|usage|interrupt|terminate|bug>" in done.stdout
+  assert "<done|late|three|fail|usage|interrupt|terminate|bug>" in done.stdout
 
 
 class TestUserPath:
