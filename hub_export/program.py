@@ -57,7 +57,14 @@ def run(main: Callable[[Sequence[str]], int | None],
     logging.set_verbosity(logging.WARNING)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-      return main(argv) or 0
+      status = main(argv) or 0
+      sys.stdout.flush()
+      return status
+    except BrokenPipeError:
+      # Who reads the output has enough, such as `| head`. Python would
+      # complain of it once more at the end.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      return 128 + signal.SIGPIPE
     except errors.UsageError as e:
       return _print_error(e, 2)
     except errors.HubExportError as e:

@@ -322,8 +322,8 @@ class TestFullReport:
     shutil.copytree(root, tmp_path / "full")
     return tmp_path / "full" / made.relative_to(root)
 
-  # Report; pictures, page, card, collection; card; report; page, card.
-  @pytest.mark.parametrize("writes", range(12))
+  # Report; pictures, page, card, collection; card; report; page, card; report.
+  @pytest.mark.parametrize("writes", range(13))
   def test_killed_between_two_writes(
       self, export_dir, data_dir, monkeypatch, writes):
     old = _EVALUATIONS["full"]
@@ -346,7 +346,7 @@ class TestFullReport:
       written.append(path)
 
     monkeypatch.setattr(export_dirs, "write_file", killed)
-    with pytest.raises(KeyboardInterrupt) if writes < 11 else (
+    with pytest.raises(KeyboardInterrupt) if writes < 12 else (
         contextlib.nullcontext()):
       suite.run(export_dir, data_dir=data_dir)
     path = export_dirs.report_path(export_dir)

@@ -25,13 +25,13 @@ from hub_export import program
 
 _NUMBER = flags.DEFINE_integer("number", 1, "How many things.")
 _ACTION = flags.DEFINE_enum(
-    "action", None, ["done", "three", "fail", "usage", "interrupt",
+    "action", None, ["done", "late", "three", "fail", "usage", "interrupt",
               "terminate", "bug"],
     "What to do.", required=True)
 
 
 def main(argv):
-  print(f"number {_NUMBER.value}", flush=True)
+  print(f"number {_NUMBER.value}", flush=_ACTION.value != "late")
   match _ACTION.value:
     case "three":
       return 3
@@ -57,10 +57,10 @@ if __name__ == "__main__":
 def _run(tmp_path):
   path = tmp_path / "thing.py"
   path.write_text(_PROGRAM)
-  def run(*args):
+  def run(*args, stdout=subprocess.PIPE):
     return subprocess.run(
         [sys.executable, str(path), *args], cwd=tmp_path, check=False,
-        capture_output=True, text=True, env={
+        stdout=stdout, stderr=subprocess.PIPE, text=True, env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, sys.path)])
         })
@@ -103,6 +103,16 @@ def test_named_arguments_are_all_wanted(tmp_path, given, message):
   assert run("a", "--action=done", "b").stdout.startswith("['a', 'b']\n")
 
 
+@pytest.mark.parametrize("action", ["done", "late"])
+def test_output_that_nobody_reads_any_more(run, action):
+  """As with `| head -1`."""
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = run(f"--action={action}", stdout=writer)
+  os.close(writer)
+  assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_bug_keeps_its_traceback(run):
   done = run("--action=bug")
   assert done.returncode not in (0, 2)
@@ -134,7 +144,7 @@ def test_help(run, flag):
   assert (done.returncode, done.stderr) == (0, "")
   assert "Does a thing." in done.stdout
   assert "How many things." in done.stdout
-  assert "<done|three|fail|usage|interrupt|terminate|bug>" in done.stdout
+  assert "<done|late|three|fail|usage|interrupt|terminate|bug>" in done.stdout
 
 
 class TestUserPath:
