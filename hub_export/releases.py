@@ -107,11 +107,12 @@ def check_archive(release: Release, archive_sha256: str) -> None:
     archive_sha256: Of the archive that goes with it, packed on this machine.
   """
   told = (json.loads(release.report).get("archive") or {}).get("sha256")
-  if told not in (None, archive_sha256):
+  if told != archive_sha256:
     raise errors.ChecksError(
-        f"report and card of {release.handle} tell of an archive with sha256 "
-        f"{told}, packing it here gives {archive_sha256}; expected the same. "
-        "Python's zlib may be another than where it was checked. "
+        f"report and card of {release.handle} tell of "
+        f"{f'an archive with sha256 {told}' if told else 'no archive'}, "
+        f"packing it here gives {archive_sha256}; expected the same. Python's "
+        "zlib may be another than where it was checked. "
         f"{_check_it(release.export_dir)}")
 
 

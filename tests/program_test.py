@@ -153,26 +153,26 @@ class TestUserPath:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BUILD_WORKING_DIRECTORY", raising=False)
     assert program.user_path("a/b") == tmp_path / "a" / "b"
-    monkeypatch.setenv("BUILD_WORKING_DIRECTORY", "/home/ada")
-    assert program.user_path("a/b") == pathlib.Path("/home/ada/a/b")
+    monkeypatch.setenv("BUILD_WORKING_DIRECTORY", "/users/ada")
+    assert program.user_path("a/b") == pathlib.Path("/users/ada/a/b")
     assert program.user_path("/a/b") == pathlib.Path("/a/b")
-    assert program.user_path("../b/.") == pathlib.Path("/home/b")
-    monkeypatch.setenv("HOME", "/home/eve")
-    assert program.user_path("~/b") == pathlib.Path("/home/eve/b")
+    assert program.user_path("../b/.") == pathlib.Path("/users/b")
+    monkeypatch.setenv("HOME", "/users/eve")
+    assert program.user_path("~/b") == pathlib.Path("/users/eve/b")
 
   def test_cache(self, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/eve")
+    monkeypatch.setenv("HOME", "/users/eve")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    monkeypatch.setenv("BUILD_WORKING_DIRECTORY", "/home/ada")
+    monkeypatch.setenv("BUILD_WORKING_DIRECTORY", "/users/ada")
     monkeypatch.setenv("REGNETY_HUB_CACHE", "mine")
-    assert program.cache_dir() == pathlib.Path("/home/ada/mine")
+    assert program.cache_dir() == pathlib.Path("/users/ada/mine")
     monkeypatch.delenv("REGNETY_HUB_CACHE")
     assert program.cache_dir() == pathlib.Path("/x/regnety_hub")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert program.cache_dir() == pathlib.Path("/home/eve/.cache/regnety_hub")
+    assert program.cache_dir() == pathlib.Path("/users/eve/.cache/regnety_hub")
 
   def test_command(self, monkeypatch):
-    monkeypatch.setenv("BUILD_WORKING_DIRECTORY", "/home/ada")
+    monkeypatch.setenv("BUILD_WORKING_DIRECTORY", "/users/ada")
     assert program.command("//checks:check") == "./bazelw run //checks:check --"
     monkeypatch.delenv("BUILD_WORKING_DIRECTORY")
     assert program.command("//checks:check") == "python -m checks.check"

@@ -286,14 +286,17 @@ Load it with:
     assert "Not a directory" in done.stderr
     assert "Traceback" not in done.stderr
 
+  @pytest.mark.parametrize("archive, told", [
+      ({"sha256": "ab" * 32, "bytes": 7},
+       f"tell of an archive with sha256 {'ab' * 32}"),
+      (None, "tell of no archive")])
   def test_an_archive_that_report_and_card_do_not_tell_of(
-      self, export_dir, to):
-    tiny_export.write_report(
-        export_dir, archive={"sha256": "ab" * 32, "bytes": 7})
+      self, export_dir, to, archive, told):
+    tiny_export.write_report(export_dir, archive=archive)
     tiny_export.write_card(export_dir)
     done = _publish(f"--export_dir={export_dir}", f"--to={to}")
     assert done.returncode == 1
-    assert f"tell of an archive with sha256 {'ab' * 32}" in done.stderr
+    assert told in done.stderr
     assert "Check it: " in done.stderr
     assert not to.exists()
 

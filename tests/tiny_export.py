@@ -10,6 +10,7 @@ import pathlib
 from typing import Any
 
 from checks import names
+from hub_export import archive
 from model_cards import render
 
 HANDLE = "local/tiny_classification/1"
@@ -81,6 +82,7 @@ def write_report(export_dir: pathlib.Path, **changes: Any) -> None:
   """Writes the report of a passing check, with some fields changed."""
   of = json.loads(
       (export_dir / "assets.extra" / "manifest.json").read_text())
+  packed_sha256, packed_bytes = archive.sha256(export_dir)
   report = {
       "schema_version": 1, "handle": of["handle"],
       "export_sha256": digest(export_dir),
@@ -92,6 +94,7 @@ def write_report(export_dir: pathlib.Path, **changes: Any) -> None:
       "metrics": metrics(),
       "environment": {"python": "3.11.2", "onednn": True},
       "started": "2026-11-21T10:50:00Z", "seconds": 12.25,
+      "archive": {"sha256": packed_sha256, "bytes": packed_bytes},
       "attachments": _attachments(export_dir),
   }
   report_path(export_dir).write_text(json.dumps(report | changes))
