@@ -134,6 +134,15 @@ def _tamper(path: pathlib.Path) -> None:
   path.write_bytes(content)
 
 
+def _report_archive(module_dir: pathlib.Path) -> None:
+  """Makes the report tell of the archive that is there now."""
+  path = module_dir.with_name("1.checks.json")
+  packed = _archive(module_dir).read_bytes()
+  path.write_text(json.dumps(json.loads(path.read_text()) | {
+      "archive": {"sha256": hashlib.sha256(packed).hexdigest(),
+                  "bytes": len(packed)}}))
+
+
 def _resign(module_dir: pathlib.Path, private_key: pathlib.Path) -> None:
   """Makes sums and both signatures true again of what is there now."""
   parent = module_dir.parent
@@ -521,6 +530,7 @@ class TestOtherSigners:
     path = module_dir / "assets.extra" / "manifest.json"
     path.unlink() if content is None else path.write_bytes(content)
     archive.write(_archive(module_dir), module_dir)
+    _report_archive(module_dir)
     _resign(module_dir, keys[0])
     for place in ((module_dir, None), (None, _archive(module_dir))):
       with pytest.raises(errors.ChecksError, match="it has no assets.extra/"):
