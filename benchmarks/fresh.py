@@ -67,11 +67,12 @@ def export(task: Mapping[str, Any]) -> dict[str, Any]:
   # pylint: disable=g-import-not-at-top
   watch = _Watch()
   from hub_export import program
-  from hub_export import saved_model
-  from hub_export.regnet import family
-  from hub_export.regnet import resolve
-  from hub_export.regnet import variants
-  from hub_export.regnet import wishes
+  with program.quiet_start():  # As the program itself has it.
+    from hub_export import saved_model
+    from hub_export.regnet import family
+    from hub_export.regnet import resolve
+    from hub_export.regnet import variants
+    from hub_export.regnet import wishes
   imports, imported_bytes = watch.seconds(), peak_bytes()
   watch = _Watch()
   resolved = resolve.resolve(

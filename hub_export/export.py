@@ -396,8 +396,8 @@ class _QuickChecks:
           f"The quick checks of {export_dir} ended with exit status "
           f"{self._process.wait()} before they had a result (-9 is what the "
           "system does when memory runs out). The export is whole; checks run "
-          f"on it with `{extras.command(_FORM.value, '//checks:check')} --export_dir="
-          f"{shlex.quote(str(export_dir))}`. They said: "
+          f"on it with `{extras.command(_FORM.value, '//checks:check')} "
+          f"--export_dir={shlex.quote(str(export_dir))}`. They said: "
           f"{self._log.read().strip()[-2000:] or 'nothing'}")
     answer = json.loads(line)
     _say(f"  {export_dir}: passed" if answer["passed"] else

@@ -1,5 +1,6 @@
 """Tests of what all programs share: flags, exit statuses, paths."""
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -192,6 +193,21 @@ class TestQuietStart:
         os.write(2, b"the reason\n")
         raise ImportError("no")
     assert capfd.readouterr().err == "the reason\n"
+
+
+  def test_collects_no_imports(self, monkeypatch):
+    """But what there was before the first import, and after it, it does."""
+    frozen = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(1))
+    modules = {k: v for k, v in sys.modules.items() if k != "tensorflow"}
+    monkeypatch.setattr(sys, "modules", modules)
+    with program.quiet_start():
+      modules["tensorflow"] = None
+      assert not frozen
+    assert frozen == [1]
+    with program.quiet_start():
+      pass
+    assert frozen == [1]
 
 
 def test_no_home_at_all(monkeypatch):

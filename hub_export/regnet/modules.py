@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
+from tensorflow.python.saved_model import save_context
+from tensorflow.python.saved_model import save_options
 
 from hub_export import hub_module
 from hub_export import preprocessing
@@ -44,6 +46,17 @@ class _Module(hub_module.ReusableModule):
     self.trainable_variables = [v for v in kept if v.trainable]
     # Weight decay is the fine-tuner's choice.
     self.regularization_losses = []
+
+  def trace(self) -> Signatures:
+    """Traces every permitted call and returns the signatures."""
+    # The context is part of a trace's key: tf.saved_model.save would trace
+    # every call again.
+    with save_context.save_context(save_options.SaveOptions()):
+      return self._trace()
+
+  def _trace(self) -> Signatures:
+    """Does what `trace` says."""
+    raise NotImplementedError
 
   def _infer(self, images: tf.Tensor) -> tf.Tensor:
     """Returns the call at inference, by the trace that is exported anyway."""
@@ -92,8 +105,7 @@ class Classifier(_Module):
     features, _ = self._run_features(images, training, batch_norm_momentum)
     return self._run_logits(features)
 
-  def trace(self) -> Signatures:
-    """Traces every permitted call and returns the signatures."""
+  def _trace(self) -> Signatures:
     self._trace_calls(training=(False, True))
     top = min(_TOP, len(self._labels))
 
@@ -140,8 +152,7 @@ class FeatureExtractor(_Module):
         images, training, batch_norm_momentum)
     return {**endpoints, "features": features} if return_endpoints else features
 
-  def trace(self) -> Signatures:
-    """Traces every permitted call and returns the signatures."""
+  def _trace(self) -> Signatures:
     self._trace_calls(training=(False, True), return_endpoints=(False, True))
 
     @_signature(_IMAGES)
