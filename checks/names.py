@@ -17,8 +17,8 @@ _SAVED_MODEL = (
     "numerics/repeatable", "numerics/image_bytes", "numerics/preprocessing",
     "numerics/features",
     "trainability/gradients", "trainability/moving_statistics",
-    "trainability/fine_tuning", "trainability/mirrored",
-    "trainability/save_and_reload",
+    "trainability/mixed_precision", "trainability/fine_tuning",
+    "trainability/mirrored", "trainability/save_and_reload",
     "accuracy/counting", "accuracy/image_bytes", "accuracy/top1",
     "accuracy/top5", "accuracy/earlier",
     "card/card")

@@ -142,6 +142,22 @@ def overall_status(checks: Sequence[CheckResult]) -> str:
   return INCOMPLETE
 
 
+def mixed_precision(report: Mapping[str, Any] | None) -> Mapping[str, float]:
+  """Returns how far each dtype of 16 bits was seen to be off float32.
+
+  Args:
+    report: As it is written; None if there is none.
+
+  Returns:
+    Root of the mean square, in standard deviations of the outputs; -1 where
+    outputs were not finite.
+  """
+  for check in (report or {}).get("checks", ()):
+    if (check["group"], check["name"]) == ("trainability", "mixed_precision"):
+      return check.get("figures", {})
+  return {}
+
+
 def wilson(correct: int, total: int) -> tuple[float, float]:
   """Returns the 95 % Wilson score interval of a proportion, in [0, 1].
 

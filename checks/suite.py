@@ -61,6 +61,7 @@ CHECKS = (
     Check("trainability", "moving_statistics", trainability.moving_statistics),
     Check("trainability", "endpoints", trainability.endpoints,
           kinds=("feature_extractor",)),
+    Check("trainability", "mixed_precision", trainability.mixed_precision),
     Check("trainability", "fine_tuning", trainability.fine_tuning),
     Check("trainability", "mirrored", trainability.mirrored),
     Check("trainability", "save_and_reload", trainability.save_and_reload),

@@ -21,6 +21,11 @@ from checks import subject as subject_lib
 _BATCH = 32
 _STEPS = 5
 _CLASSES = 4       # Of the made-up task that is learnt.
+# What 16 bits may cost (root of the mean square, in standard deviations of the
+# outputs), and how much coarser than float32 they are. A network that float32
+# already takes far from float64 may lose as much more.
+_LOW_PRECISIONS = {"bfloat16": (0.1, 2.0**16), "float16": (0.0125, 2.0**13)}
+_LOW_PRECISION_SIZE_PX = 64
 _MAX_SIZE_PX = 96  # Training at 224 would take minutes on a small machine.
 
 
@@ -137,6 +142,39 @@ def endpoints(subject: subject_lib.Subject) -> report.CheckResult:
   problems = numerics.endpoint_problems(
       subject, model, _task(subject, 8)[0], training=True)
   return report.from_problems(problems, "in training as at inference")
+
+
+def mixed_precision(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks that images of 16 bits give nearly what those of 32 bits give.
+
+  Keras' mixed precision policies cast a layer's images, and a module computes
+  in their dtype. Two small images are enough: it is the number of layers that
+  adds up roundings. What layers give may be too large for float16, which ends
+  at 65504; that is no fault of the export, and the card says so.
+  """
+  size = max(subject.min_size_px, _LOW_PRECISION_SIZE_PX)
+  images = subject_lib.probe_images(2, size, size)
+  expected = subject.model(tf.constant(images))
+  noise = numerics.golden_noise(subject)
+  problems, seen, figures = [], [], {}
+  for dtype in subject.manifest["inputs"].get("compute_dtypes", ()):
+    if dtype not in _LOW_PRECISIONS:
+      continue
+    found = subject.model(tf.cast(images, dtype)).numpy()
+    if dtype == "float16" and not np.isfinite(found).all():
+      seen.append(f"{dtype} ends before what these weights make")
+      figures[dtype] = -1.0
+      continue
+    off = subject_lib.difference(found, expected, is_mean=True)
+    seen.append(f"{dtype} is off float32 by {off:.1e} standard deviations of "
+                "the outputs in root mean square")
+    figures[dtype] = off if np.isfinite(off) else -1.0
+    loss, coarseness = _LOW_PRECISIONS[dtype]
+    limit = max(loss, min(1.0, noise * coarseness))
+    if not off <= limit:
+      problems.append(f"{seen[-1]}; expected at most {limit:.1e}")
+  return report.from_problems(
+      problems, "; ".join(seen) or "it computes in float32 alone", **figures)
 
 
 def fine_tuning(subject: subject_lib.Subject) -> report.CheckResult:

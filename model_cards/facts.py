@@ -263,6 +263,8 @@ def _rows(m: Mapping[str, Any],
     add("File, bytes", m["lite"]["bytes"])
     if m["lite"].get("calibration"):  # A conversion by hand tells of none.
       add("Calibration, images", m["lite"]["calibration"]["examples"])
+  for dtype, off in report_lib.mixed_precision(r).items():
+    add(f"Outputs in {dtype} differ by", *([off] if off >= 0 else []))
   add("Smallest image", *[m["inputs"]["min_size_px"]] * 2)
   outputs = m["outputs"]
   add("Output", outputs.get("num_classes", outputs.get("feature_dim")))

@@ -43,7 +43,7 @@ def context(manifest: Mapping[str, Any], report: Mapping[str, Any] | None,
       "format": forms.format_tag(manifest),
       "takes_encoded": forms.by_name(manifest["form"]).takes_encoded,
       "licence_tag": _licence_tag(manifest),
-      "details": _details(manifest),
+      "details": _details(manifest) + _precisions(manifest, report),
       "lite": _lite(manifest),
       "signatures": _signatures(manifest),
       "preprocessing": _steps(manifest["preprocessing"]),
@@ -127,6 +127,23 @@ def _details(m: Mapping[str, Any]) -> list[tuple[str, str]]:
   if m["companion"]:
     rows.append(("Companion", f"{markdown.code(m['companion'])}, the other "
                  "module of the same checkpoint"))
+  return rows
+
+
+def _precisions(m: Mapping[str, Any], r: Mapping[str, Any] | None
+                ) -> list[tuple[str, str]]:
+  """Returns what a module computes in, and what the checks saw of it."""
+  dtypes = m["inputs"].get("compute_dtypes")
+  if not dtypes:
+    return []
+  rows = [("Computes in", "the dtype of its images: " + ", ".join(
+      markdown.code(dtype) for dtype in dtypes) + "; float32 for what is no "
+           "tensor")]
+  for dtype, off in report_lib.mixed_precision(r).items():
+    rows.append((f"Outputs in {markdown.text(dtype)} differ by", (
+        f"{off:.4f} of their standard deviation from float32's, in root mean "
+        "square" if off >= 0 else "more than can be told: they are not "
+        "finite")))
   return rows
 
 

@@ -72,6 +72,17 @@ def made(form, kind="classifier", is_demo=False):
   return form(m, r, model_cards_test.links(m)), m, r
 
 
+def test_kaggle_says_float32_of_what_is_float32_alone():
+  m = model_cards_test.manifest()
+  assert "`float32` throughout" in forms.kaggle(m, None)
+  m |= {"form": "serving", "precision": "bf16",
+        "handle": m["handle"].replace("/4", "_serving_bf16/4"),
+        "loss": {"outputs": 0.1, "top1_points": 0.5}}
+  card = forms.kaggle(m, None)
+  assert "throughout" not in card and "of fewer bits than the" in card
+  assert validate.problems(card, m) == []
+
+
 class TestHuggingFace:
 
   def test_begins_as_written_by_hand(self):

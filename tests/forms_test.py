@@ -1,14 +1,18 @@
 """The registry of forms, what flags choose of it, and what names come of it."""
 
+import json
+
 import PIL.Image
 import pytest
 
 from checks import names as check_names_lib
 from checks.forms import dispatch
 from hub_export import errors
+from hub_export import export_dirs
 from hub_export import forms
 from hub_export.forms import extras
 from hub_export.forms import making
+from hub_export.regnet import checkpoints
 from tests import tiny_inference
 
 # The others' are in the tests of those forms, where what they need is.
@@ -68,6 +72,36 @@ def test_the_gate_asks_for_what_the_suite_runs(form):
   check_gate(form)
 
 
+@pytest.mark.parametrize(
+    "form", [f for f in forms.FORMS if not f.is_fine_tunable],
+    ids=lambda f: f.name)
+@pytest.mark.parametrize("format_name", [None, "saved_model", "torch"])
+def test_no_form_without_variables_is_taken_for_a_checkpoint(
+    form, format_name, tmp_path):
+  choice = form.choices[-1] if form.choices else None
+  name = forms.module_name("tiny_classification", form.name, choice)
+  path = tmp_path / export_dirs.MANIFEST
+  path.parent.mkdir()
+  path.write_text(json.dumps(
+      {"form": form.name, "handle": f"local/{name}/3"}))
+  (tmp_path / form.marker).write_bytes(b"model")
+  for named in (tmp_path, tmp_path / form.marker):
+    with pytest.raises(errors.CheckpointError) as e:
+      checkpoints.open(named, format_name=format_name)
+    assert f"in the form {form.name}, for inference alone" in str(e.value)
+    assert "main form of the same weights (local/tiny_classification)" in str(
+        e.value)
+  # Of a manifest of anyone's, nothing is taken for granted.
+  path.write_text(json.dumps({"form": form.name}))
+  with pytest.raises(errors.CheckpointError, match="of the same weights, or"):
+    checkpoints.open(tmp_path, format_name=format_name)
+  for other in ("main", ["serving"], {}):
+    path.write_text(json.dumps({"form": other}))
+    with pytest.raises(errors.CheckpointError) as e:
+      checkpoints.open(tmp_path, format_name=format_name)
+    assert "for inference alone" not in str(e.value)
+
+
 def check_gate(form):
   """Checks that nothing is published without each of the form's checks."""
   listed = dispatch.checks(form.name)
@@ -94,6 +128,8 @@ def check_names(form, tmp_path):
     assert made.manifest["companion"] == made.name.replace(
         "feature_extractor", "classification")
     assert "endpoints" not in made.manifest["outputs"]
+    # It takes images of one dtype, unlike the main form.
+    assert "compute_dtypes" not in made.manifest["inputs"]
     if choice:
       assert made.manifest[form.option] == choice.name
       assert made.name.endswith(f"_{choice.name}")
@@ -102,6 +138,7 @@ def check_names(form, tmp_path):
   # What was handed over is as it was.
   assert inference.manifest["form"] == "main"
   assert "endpoints" in inference.manifest["outputs"]
+  assert "compute_dtypes" in inference.manifest["inputs"]
 
 
 @pytest.mark.parametrize("form,missing", [

@@ -345,6 +345,29 @@ class TestModuleCard:
         f"| `regnety006.h5` | 24,690,584 | `{'8a5f' * 16}` |"):
       assert row in rows
 
+  def test_precisions(self):
+    m = manifest()
+    m["inputs"]["compute_dtypes"] = ["float32", "bfloat16", "float16"]
+    row = ("| Computes in | the dtype of its images: `float32`, `bfloat16`, "
+           "`float16`; float32 for what is no tensor |")
+    card = render.module_card(m, None)
+    assert row in " ".join(card.split())
+    assert "differ by" not in card and validate.problems(card, m) == []
+    r = report(m)
+    r["checks"].append({
+        "group": "trainability", "name": "mixed_precision", "status": "passed",
+        "message": "", "seconds": 1.0,
+        "figures": {"bfloat16": 0.021342, "float16": -1.0}})
+    card = render.module_card(m, r)
+    for row in ("| Outputs in bfloat16 differ by | 0.0213 of their standard "
+                "deviation from float32's, in root mean square |",
+                "| Outputs in float16 differ by | more than can be told: they "
+                "are not finite |"):
+      assert row in " ".join(card.split())
+    assert validate.problems(card, m, r) == []
+    assert "row 'Outputs in bfloat16 differ by' says 0.0312" in (
+        validate.problems(card.replace("0.0213", "0.0312"), m, r)[0])
+
   def test_normalisation_is_no_step_of_the_users(self):
     m = manifest()
     card = render.module_card(m, None)

@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_hub as hub
 import tf_keras
+from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 
 from checks import report
 from checks import subject as subject_lib
@@ -19,6 +21,7 @@ from hub_export import saved_model
 from hub_export.forms import making
 from hub_export.forms import serving
 from hub_export.forms import warm_up
+from hub_export.regnet import checkpoints
 from tests import random_networks
 from tests import tiny_inference
 
@@ -128,6 +131,16 @@ def test_training_is_refused_with_what_to_do(exports, loaded):
                                verbose=0).history["loss"]).all()
 
 
+@pytest.mark.parametrize("name", [*_PRECISIONS, "extractor"])
+def test_it_is_no_checkpoint(exports, name):
+  task = "feature_extractor" if name == "extractor" else "classification"
+  for path in (exports[name], exports[name] / "saved_model.pb"):
+    with pytest.raises(errors.CheckpointError) as e:
+      checkpoints.open(path)
+    assert "in the form serving, for inference alone" in str(e.value)
+    assert f"main form of the same weights (local/tiny_{task})" in str(e.value)
+
+
 def test_the_manifest_tells_it_apart(exports):
   manifests = {name: export_dirs.read_manifest(path)
                for name, path in exports.items()}
@@ -137,6 +150,9 @@ def test_the_manifest_tells_it_apart(exports):
     assert record["form"] == "serving" and record["precision"] == precision
     assert record["companion"] == (
         f"local/tiny_feature_extractor_serving_{precision}")
+    # It takes float32 alone, whatever it computes in.
+    assert record["inputs"]["dtype"] == "float32"
+    assert "compute_dtypes" not in record["inputs"]
   assert "loss" not in manifests["float32"]
   assert manifests["bf16"]["loss"]["top1_points"] == 0.5
   assert export_dirs.companion(
@@ -212,6 +228,59 @@ def test_warm_up_is_what_tensorflow_serving_reads(exports):
     warm_up.read(b"\xff\xff")
 
 
+# tensorflow_serving/apis/{prediction_log,predict,model}.proto, field by field.
+_FIELDS = {
+    "PredictionLog": {6: "PredictLog"}, "PredictLog": {1: "PredictRequest"},
+    "PredictRequest": {1: "ModelSpec", 2: "Entry"},
+    "ModelSpec": {1: str, 3: str}, "Entry": {1: str, 2: bytes}}
+
+
+def _decoded(kind, content):
+  """Returns [(field number, value)] of a message of the wire format.
+
+  It shares nothing with what wrote the message. All that these have are fields
+  of a length (wire type 2), of less than 2^14 bytes.
+  """
+  if kind is bytes or kind is str:
+    return content if kind is bytes else content.decode()
+  found, at = [], 0
+  while at < len(content):
+    number, wire_type = divmod(content[at], 8)
+    assert wire_type == 2 and number in _FIELDS[kind]
+    size, at = content[at + 1], at + 2
+    if size >= 128:
+      size, at = size - 128 + 128 * content[at], at + 1
+      assert size < 1 << 14
+    assert at + size <= len(content)
+    found.append((number, _decoded(_FIELDS[kind][number],
+                                   content[at:at + size])))
+    at += size
+  return found
+
+
+@pytest.mark.parametrize("name", [*_PRECISIONS, "extractor"])
+def test_every_warm_up_request_fits_its_signature(exports, loaded, name):
+  model_name = exports[name].parent.name
+  called = []
+  for record in tf.data.TFRecordDataset(
+      str(exports[name] / warm_up.REQUESTS)).as_numpy_iterator():
+    (_, predict_log), = _decoded("PredictionLog", record)
+    (_, request), = predict_log
+    (spec, (model, signature)), (entry, (key, value)) = [
+        (number, [field for _, field in fields]) for number, fields in request]
+    assert (spec, entry, model) == (1, 2, model_name)
+    tensor = tensor_pb2.TensorProto.FromString(value)
+    wanted = loaded[name].signatures[signature].structured_input_signature[1]
+    assert [*wanted] == [key]
+    shape = [d.size for d in tensor.tensor_shape.dim]
+    assert wanted[key].dtype == tensor.dtype
+    assert wanted[key].shape.is_compatible_with(shape)
+    called.append((signature, *shape))
+  size = tiny_inference.SIZE_PX
+  assert called == [("serving_default", n, size, size, 3) for n in
+                    (1, 2, 4, 8, 16, 32)] + [("image_bytes", 1)]
+
+
 def test_batching_ends_with_the_largest_size(exports):
   """As TensorFlow Serving asks for."""
   lines = (exports["bf16"] / warm_up.BATCHING).read_text().splitlines()
@@ -254,6 +323,23 @@ class TestChecks:
     assert self._result(path, "golden").status == report.FAILED
     assert self._result(path, "manifest").status == report.FAILED
 
+  @pytest.mark.parametrize("precision", _PRECISIONS)
+  def test_an_altered_weight_fails(self, exports, tmp_path, precision):
+    path = _copy(exports[precision], tmp_path)
+    content = (path / "saved_model.pb").read_bytes()
+    model = saved_model_pb2.SavedModel.FromString(content)
+    kernel = max((node.attr["value"].tensor
+                  for function in model.meta_graphs[0].graph_def.library.function
+                  for node in function.node_def if node.op == "Const"),
+                 key=lambda tensor: tensor.ByteSize())
+    values = tf.make_ndarray(kernel)
+    assert values.ndim == 4  # A convolution's.
+    kernel.CopyFrom(tf.make_tensor_proto(-values))
+    (path / "saved_model.pb").write_bytes(model.SerializeToString())
+    result = self._result(path, "golden")
+    assert result.status == report.FAILED
+    assert "standard deviations of the outputs; expected" in result.message
+
   def test_a_greater_loss_in_the_manifest_fails(self, exports, tmp_path):
     path = _copy(exports["bf16"], tmp_path)
     _edit(path, lambda m: m["loss"].update(top1_points=5.0))
@@ -281,9 +367,33 @@ class TestChecks:
     path = _copy(exports["float32"], tmp_path)
     (path / warm_up.BATCHING).write_text("max_batch_size { value: 7 }\n")
     assert "not as it was" in self._result(path, "warm_up").message
-    (path / warm_up.BATCHING).unlink()
-    assert "batching_parameters.txt is missing" in self._result(
-        path, "files").message
+    for name in (warm_up.BATCHING, warm_up.REQUESTS):
+      (path / name).unlink()
+      assert f"{name} is missing" in self._result(path, "files").message
+
+  def _with_requests(self, exports, directory, requests):
+    """Returns what the check says of other requests."""
+    path = _copy(exports["float32"], directory)
+    with tf.io.TFRecordWriter(str(path / warm_up.REQUESTS)) as writer:
+      for request in requests:
+        writer.write(request)
+    return self._result(path, "warm_up")
+
+  def test_other_warm_up_requests_fail(self, exports, tmp_path):
+    name, size = exports["float32"].parent.name, tiny_inference.SIZE_PX
+    sound = list(warm_up.requests(name, size))
+    for i, requests in enumerate((
+        sound[:-1], sound[1:], [*sound, sound[0]], [],
+        warm_up.requests(name, size + 1))):
+      result = self._with_requests(exports, tmp_path / str(i), requests)
+      assert result.status == report.FAILED
+      assert "the requests are" in result.message
+    result = self._with_requests(exports, tmp_path / "name",
+                                 warm_up.requests("other", size))
+    assert f"a request is for 'other', not for {name}" in result.message
+    assert "the requests are" not in result.message
+    assert self._with_requests(
+        exports, tmp_path / "sound", sound).status == report.PASSED
 
 
 class _Subject:

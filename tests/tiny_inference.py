@@ -69,6 +69,8 @@ def make(kind: str = "classifier", seed: int = 0) -> hub_module.Inference:
           "feature_extractor" if is_classifier else "classifier"],
       "outputs": {"num_classes": len(LABELS)} if is_classifier else {
           "feature_dim": arch.feature_dim, "endpoints": {"stage1": 8}},
+      "inputs": tiny_export.manifest()["inputs"] | {
+          "compute_dtypes": ["float32", "bfloat16", "float16"]},
       "preprocessing": PREPROCESSING.to_dict()}
   for key in ("handle", "labels", "software", "schema_version"):
     del manifest[key]  # The writer adds them.

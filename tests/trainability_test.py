@@ -10,7 +10,7 @@ from tests import tiny_subject
 
 CHECKS = {f.__name__: f for f in (
     trainability.gradients, trainability.moving_statistics,
-    trainability.fine_tuning, trainability.mirrored)}
+    trainability.mixed_precision, trainability.fine_tuning, trainability.mirrored)}
 
 # Before any test computes something, also those of other files.
 trainability.two_logical_devices()
@@ -54,6 +54,53 @@ def test_fault(made, fault, name, message):
   result = CHECKS[name](made(fault=fault))
   assert result.status == "failed"
   assert message in result.message
+
+
+class TestMixedPrecision:
+  """The check on models that are off by known amounts."""
+
+  def _result(self, made, off, dtypes=("float32", "bfloat16", "float16")):
+    """Returns what comes of a model that adds `off[dtype]` to its outputs."""
+    subject = made()
+    subject.manifest = subject.manifest | {
+        "inputs": subject.manifest["inputs"] | {"compute_dtypes": dtypes}}
+
+    def model(images):
+      outputs = tf.constant([[0.0, 3.0], [3.0, 0.0]])  # Of deviation 1.5.
+      return outputs + 1.5 * off.get(images.dtype.name, 0.0)
+
+    subject.model = model
+    return trainability.mixed_precision(subject)
+
+  def test_close(self, made):
+    result = self._result(made, {"bfloat16": 0.09, "float16": 0.012})
+    assert result.status == "passed", result.message
+    assert result.figures == pytest.approx(
+        {"bfloat16": 0.09, "float16": 0.012}, rel=1e-4)
+
+  @pytest.mark.parametrize("dtype, off, limit", [
+      ("bfloat16", 0.11, "1.0e-01"), ("float16", 0.02, "1.3e-02"),
+      ("bfloat16", float("nan"), "1.0e-01")])
+  def test_far(self, made, dtype, off, limit):
+    result = self._result(made, {dtype: off})
+    assert result.status == "failed"
+    assert result.message.startswith(f"{dtype} is off float32 by")
+    assert f"expected at most {limit}" in result.message
+
+  def test_noise_of_float32_counts(self, made, monkeypatch):
+    monkeypatch.setattr(numerics, "golden_noise", lambda subject: 2.0**-18)
+    assert self._result(made, {"bfloat16": 0.24}).status == "passed"
+    assert self._result(made, {"bfloat16": 0.26}).status == "failed"
+
+  def test_overflow_of_float16_is_told(self, made):
+    result = self._result(made, {"float16": float("inf")})
+    assert result.status == "passed"
+    assert result.figures["float16"] == -1
+    assert "float16 ends before" in result.message
+
+  def test_export_in_float32_alone(self, made):
+    result = self._result(made, {"bfloat16": 9.0}, ("float32",))
+    assert (result.status, result.figures) == ("passed", {})
 
 
 class TestEndpoints:

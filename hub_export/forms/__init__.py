@@ -160,4 +160,5 @@ def format_tag(manifest: Mapping[str, Any]) -> str:
 
 
 def _of(manifest: Mapping[str, Any]) -> Form | None:
-  return {form.name: form for form in FORMS}.get(manifest.get("form"))
+  # Of a stranger's manifest it may be anything, also what cannot be a key.
+  return next((f for f in FORMS if f.name == manifest.get("form")), None)

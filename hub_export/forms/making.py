@@ -52,6 +52,8 @@ def manifest(inference: hub_module.Inference, form: str,
   if record["companion"]:
     record["companion"] = forms.module_name(record["companion"], form, choice)
   record["outputs"].pop("endpoints", None)  # For building on, in training.
+  # What a module computes in is the form's own, not that of its images.
+  record["inputs"].pop("compute_dtypes", None)
   return record
 
 

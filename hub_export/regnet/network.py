@@ -134,14 +134,18 @@ class SqueezeExcite(tf.Module):
     self.excite_kernel = _variable(f"{prefix}/excite/kernel", tensors)
     self.excite_bias = _variable(f"{prefix}/excite/bias", tensors)
 
-  def __call__(self, x: tf.Tensor) -> tf.Tensor:
+  def __call__(self, x: tf.Tensor, training: bool) -> tf.Tensor:
     # 1x1 convolutions of a 1x1 image are matrix products, at less overhead.
     gate = _pooled(x)
     gate = tf.nn.relu(tf.nn.bias_add(
         tf.matmul(gate, _matrix(self.squeeze_kernel)), self.squeeze_bias))
     gate = tf.nn.sigmoid(tf.nn.bias_add(
         tf.matmul(gate, _matrix(self.excite_kernel)), self.excite_bias))
-    return x * tf.cast(gate[:, tf.newaxis, tf.newaxis], x.dtype)
+    gate = gate[:, tf.newaxis, tf.newaxis]
+    if training and x.dtype == tf.float16:
+      # The gate's gradient is a sum over all pixels, as in `_pooled`.
+      return tf.cast(tf.cast(x, tf.float32) * gate, x.dtype)
+    return x * tf.cast(gate, x.dtype)
 
 
 class Block(tf.Module):
@@ -169,7 +173,7 @@ class Block(tf.Module):
     y = tf.nn.relu(self.a(x, training, rate))
     y = tf.nn.relu(self.b(y, training, rate))
     if self.se is not None:
-      y = self.se(y)
+      y = self.se(y, training)
     if self.shortcut is not None:
       x = self.shortcut(x, training, rate)
     return tf.nn.relu(self.c(y, training, rate, x))
@@ -270,6 +274,10 @@ class Network(tf.Module):
 
 def _pooled(x: tf.Tensor) -> tf.Tensor:
   """Returns float32 [batch, channels], the mean over height and width."""
+  # TensorFlow's kernels sum bfloat16 up in float32, but float16 as it is, which
+  # ends at 65504: that is 5 in each pixel of 112 x 112.
+  if x.dtype == tf.float16:
+    x = tf.cast(x, tf.float32)
   return tf.cast(tf.reduce_mean(x, axis=[1, 2]), tf.float32)
 
 

@@ -125,6 +125,7 @@ def open(path: pathlib.Path,  # pylint: disable=redefined-builtin
     UsageError: if the convention is not known, or is another one.
   """
   try:
+    hub_saved_model.check_form(path)
     found = _detect(path, format_name)
   except OSError as e:  # Such as a name that is too long, or no permission.
     raise errors.CheckpointError(

@@ -24,6 +24,8 @@ from typing import Any
 import h5py
 
 from hub_export import errors
+from hub_export import export_dirs
+from hub_export import forms
 from hub_export.regnet.checkpoints import hdf5
 from hub_export.regnet.checkpoints import hub_graph
 from hub_export.regnet.checkpoints import keras3
@@ -73,6 +75,33 @@ def recognises(path: pathlib.Path) -> bool:
       return any(_NAME.fullmatch(name) for name, _ in _listed(f))
   except Exception:  # pylint: disable=broad-except
     return False     # Whatever is wrong with it, another reader says so.
+
+
+def check_form(path: pathlib.Path) -> None:
+  """Raises CheckpointError if a path is an export without variables.
+
+  Args:
+    path: Such an export's directory, or the file in it that loads; anything
+      else is another's.
+  """
+  export_dir = path.parent if path.name in forms.MARKERS else path
+  if not (export_dir / _MANIFEST).is_file():
+    return
+  manifest = _manifest(export_dir / _MANIFEST)
+  if forms.is_fine_tunable(manifest):
+    return
+  form = manifest["form"]
+  try:
+    handle = export_dirs.parse_handle(str(manifest.get("handle")))
+    main = f" ({handle.publisher}/{handle.name.partition(f'_{form}')[0]})"
+  except errors.HubExportError:
+    main = ""
+  raise errors.CheckpointError(
+      f"{path} is a module in the form {form}, for inference alone: its weights "
+      "are constants that batch norm went into, and no checkpoint can be had "
+      "from them; expected a module in the main or portable form. Name the "
+      f"main form of the same weights{main}, or the checkpoint that both were "
+      "exported from.")
 
 
 def read(path: pathlib.Path) -> layout.Layout:
