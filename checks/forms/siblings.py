@@ -1,6 +1,7 @@
 """What the checks of forms that are no SavedModels have in common."""
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -27,18 +28,16 @@ def metadata(subject: subject_lib.Subject, found: Mapping[str, str]
     found: As frozen.metadata makes it.
   """
   manifest = subject.manifest
-  expected = {
+  expected: dict[str, str | None] = {
       "name": export_dirs.parse_handle(manifest["handle"]).name,
       "variant": manifest["variant"], "kind": manifest["kind"],
       "preprocessing": json.dumps(manifest["preprocessing"], sort_keys=True),
       "weights_sha256": manifest["weights"]["sha256"],
       "licence": manifest["licence"]["id"] or "",
+      "labels": "\n".join(subject.labels) if subject.is_classifier else None,
   }
-  if subject.is_classifier:
-    expected["labels"] = "\n".join(subject.labels)
-  problems = [f"{key} is {str(found.get(key))[:80]!r}, expected "
-              f"{value[:80]!r}" for key, value in expected.items()
-              if found.get(key) != value]
+  problems = [_unlike(key, found.get(key), value)
+              for key, value in expected.items() if found.get(key) != value]
   return report.from_problems(problems, "as the manifest and the labels say")
 
 
@@ -101,3 +100,12 @@ def _saved_models(subject: subject_lib.Subject) -> Iterator[pathlib.Path]:
           yield path
       except errors.HubExportError:
         continue  # What is damaged is another check's.
+
+
+def _unlike(key: str, found: str | None, expected: str | None) -> str:
+  """Returns a message that shows where two texts, which may be long, differ."""
+  found, expected = str(found), str(expected)
+  start = max(0, len(os.path.commonprefix([found, expected])) - 20)
+  cut = slice(start, start + 80)
+  return (f"{key} is {found[cut]!r}, expected {expected[cut]!r}"
+          + (f" at character {start}" if start else ""))
