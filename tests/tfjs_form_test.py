@@ -199,11 +199,34 @@ def test_checks_find_what_is_wrong(classifier, tmp_path, name, change, words):
   assert words in result.message
 
 
-def test_what_cannot_be_loaded_is_told_in_one_message(classifier, tmp_path):
-  subject = _damaged(classifier, tmp_path / "wrong",
-                     lambda d: (d / form.MODEL).write_text("{}"))
-  with pytest.raises(errors.ChecksError, match="TensorFlow.js failed"):
+def _shard(directory):
+  path, = directory.glob("*.bin")
+  return path
+
+
+@pytest.mark.parametrize("change,words", [
+    (lambda d: (d / form.MODEL).write_text("{}"), "cannot be read .KeyError"),
+    (lambda d: (d / form.MODEL).write_text("no JSON"), "cannot be read"),
+    (lambda d: (d / form.MODEL).unlink(), "cannot be read .FileNotFoundError"),
+    (lambda d: _shard(d).unlink(), "has no group1-shard1of1.bin; expected"),
+    (lambda d: _shard(d).write_bytes(_shard(d).read_bytes()[:-4]),
+     "bytes; expected the"),
+    (lambda d: _shard(d).write_bytes(_shard(d).read_bytes() + b"1234"),
+     "bytes; expected the"),
+    (lambda d: _rewrite(d, '"versions":{"producer":1}', '"versions":null'),
+     "TensorFlow.js failed"),
+])
+def test_what_cannot_be_loaded_is_told_in_one_message(classifier, tmp_path,
+                                                      change, words):
+  subject = _damaged(classifier, tmp_path / "wrong", change)
+  with pytest.raises(errors.ChecksError, match=words):
     _ = subject.model
+
+
+def test_what_no_graph_can_hold_is_refused(monkeypatch):
+  monkeypatch.setattr(frozen, "_MOST_BYTES", 1000)
+  with pytest.raises(errors.HubExportError, match="a graph can hold 1,000"):
+    next(making.payloads([tiny_inference.make()], "tfjs", None))
 
 
 def test_images_of_a_wrong_shape_are_told_and_the_next_ones_run(classifier):
@@ -225,6 +248,8 @@ def test_card_s_snippet_runs_in_a_browser(classifier):
   snippet, = re.findall(r"```html\n(.*?)```", card, re.S)
   address, = re.findall(r'src="(https:.*?)"', snippet)
   modules = extras.node().modules
+  core = json.loads((modules / "@tensorflow/tfjs-core/package.json").read_text())
+  assert f"/tfjs@{core['version']}/" in address
   bundle = "\n".join((modules / "@tensorflow" / name).read_text("utf-8")
                      for name in _BUNDLES)
   # A grey square of the size that the model is fed: scaling changes nothing.
