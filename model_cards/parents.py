@@ -1,4 +1,4 @@
-"""Which module a Lite form's page names as its parent.
+"""Which module the page of a Lite or TF.js form names as its parent.
 
 TensorFlow Hub shows the two on one page. The parent is the main form of the
 same checkpoint, whose version its own exports give it, so that it is looked up
@@ -17,14 +17,14 @@ _SAME = ("checkpoint", "weights", "preprocessing")
 
 
 def version(export_dir: pathlib.Path, manifest: Mapping[str, Any]) -> int:
-  """Returns the version of a Lite form's parent.
+  """Returns the version of a form's parent.
 
   That is the newest of the same checkpoint in the same directory of exports;
   where there is none yet, the version that its export would get.
 
   Args:
-    export_dir: Of the Lite form, an absolute path.
-    manifest: The Lite form's.
+    export_dir: Of the form, an absolute path.
+    manifest: The form's.
   """
   found = export_dirs.versions(_parent_dir(export_dir, manifest))
   for number in reversed(found):

@@ -22,6 +22,7 @@ import jinja2
 
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import peer as peer_lib
 from model_cards import markdown
 from model_cards import parents
@@ -48,7 +49,7 @@ def module_card(manifest: Mapping[str, Any],
       and then the card holds no measured number.
     links: Those of `export_dirs.evaluation_links` whose files are there; a
       report that has only top-1 and top-5 does without them.
-    parent_version: Of the main form that a Lite form belongs to.
+    parent_version: Of the main form that a Lite or TF.js form belongs to.
 
   Raises:
     HubExportError: if a field is missing, the handle is no handle, or the
@@ -56,8 +57,8 @@ def module_card(manifest: Mapping[str, Any],
   """
   with missing_fields("manifest or report"):
     handle = export_dirs.parse_handle(manifest["handle"])
-    template = ("lite_card.md.j2" if manifest["form"] == "lite" else
-                "module.md.j2")
+    template = ("module.md.j2" if forms.page(manifest) == "Module" else
+                f"{manifest['form']}_card.md.j2")
     return render(template, manifest, report, links, usage.hub(handle),
                   parent_version=parent_version)
 
@@ -91,8 +92,8 @@ def card_of(export_dir: pathlib.Path, manifest: Mapping[str, Any],
             report: Mapping[str, Any] | None) -> str:
   """Returns the card of an export, with what lies beside it; `module_card`."""
   version = 1
-  if manifest["form"] == "lite":
-    with missing_fields("manifest"):
+  with missing_fields("manifest"):
+    if forms.page(manifest) != "Module":
       version = parents.version(export_dir, manifest)
   return module_card(manifest, report, evaluation_links(export_dir, report),
                      version)

@@ -114,6 +114,8 @@ def test_checks_pass_and_the_card_is_sound(exports):
     assert "<!-- format: onnx -->" in card
     assert "<!-- fine-tunable: false -->" in card
     assert "KerasLayer" not in card and "image_bytes" not in card
+    assert "hub.load" not in card
+    assert "//checks:check_forms -- " in card
 
 
 def test_card_s_snippet_runs(classifier, monkeypatch, capsys):

@@ -62,7 +62,8 @@ def make(inference: hub_module.Inference, choice: forms.Choice | None,
       (directory / file).write_bytes(content)
 
   return frozen.payload(
-      inference, name, manifest, network.num_bytes, write, {})
+      inference, name, {**manifest, "parent": inference.name},
+      network.num_bytes, write, {})
 
 
 def convert(function: tf.types.experimental.ConcreteFunction,
