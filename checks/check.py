@@ -20,6 +20,7 @@ from checks import report
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import program
+from hub_export.forms import extras
 
 _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None,
@@ -87,7 +88,7 @@ def reasons(checked: report.Report) -> list[str]:
 
 def main(_: Sequence[str]) -> int:
   export_dir = program.user_path(_EXPORT_DIR.value)
-  export_dirs.read_manifest(export_dir)  # A wrong path is told at once.
+  manifest = export_dirs.read_manifest(export_dir)  # A wrong path: at once.
   # tensorflow-hub 0.16.1 makes setuptools warn about tensorflow-hub.
   warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
   # One check saves to .h5 on purpose.
@@ -115,10 +116,11 @@ def main(_: Sequence[str]) -> int:
     print("This is the report of all checks on these very bytes, of "
           f"{checked.started}. It tells more than a quick check and was kept; "
           "without --quick, all checks are run again.\n")
-  return _conclude(checked, export_dir)
+  return _conclude(checked, export_dir, manifest.get("form"))
 
 
-def _conclude(checked: report.Report, export_dir: pathlib.Path) -> int:
+def _conclude(checked: report.Report, export_dir: pathlib.Path,
+              form: str) -> int:
   """Prints what it comes to and the next command; returns the exit status."""
   if checked.metrics:
     top1, opened = checked.metrics["top1"], checked.dataset
@@ -143,7 +145,7 @@ def _conclude(checked: report.Report, export_dir: pathlib.Path) -> int:
           f"s. Next:\n  {publish} --export_dir={export_dir} --to=DIR")
     return 0
   if _QUICK.value:
-    check = program.command("//checks:check")
+    check = extras.command(form, "//checks:check")
     print(f"\nThe quick checks passed. Next, all of them:\n  {check} "
           f"--export_dir={export_dir}")
     return 0

@@ -17,7 +17,7 @@ _PUBLISHER = r"[a-z\d-]+"
 _NAME = r"(?!\.+(?:/|$))[\w.-]+(?:/(?!\.+(?:/|$))[\w.-]+)*"
 _FIRST_LINE = re.compile(
     # A collection has no other version than 1.
-    rf"# (?:(?P<kind>Module|Lite|Collection(?=.*/1$)) "
+    rf"# (?:(?P<kind>Module|Lite|Tfjs|Collection(?=.*/1$)) "
     rf"(?P<handle>{_PUBLISHER}/{_NAME}/[1-9]\d*)|(?P<publisher>Publisher) {_PUBLISHER})", re.ASCII)
 _METADATA = re.compile(r"<!--(?P<key>[\w\s-]+):(?P<value>.+)-->", re.ASCII)
 _HUB_URL = re.compile(r"https://tfhub\.dev/[a-z\d-]+/[\w.-]+")
@@ -41,7 +41,7 @@ def read(card: str) -> tuple[Head, list[str]]:
   if not first:
     found.append(
         f"line 1 is {lines[0][:80]!r}; expected '# Module "
-        "publisher/name/version' (or Lite, or Collection), or '# Publisher "
+        "publisher/name/version' (or Lite, Tfjs or Collection), or '# Publisher "
         "publisher', the publisher in lower-case letters, digits and hyphens")
   metadata, body = _read_head(lines, found)
   kind = (first["kind"] or first["publisher"]) if first else None
@@ -74,8 +74,8 @@ def manifest_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
   if not head.handle:
     return [] if not head.kind else ["the card is no card of a module; "
                                      f"expected '# Module {handle}'"]
-  if manifest["form"] == "lite":
-    return _lite_problems(head, manifest)
+  if forms.page(manifest) != "Module":
+    return _conversion_problems(head, manifest)
   if head.kind == "Lite":
     expected = {}  # Its handle and archive are its own.
     found = [f"parent-model is {value[:80]!r}; the manifest says {handle!r}"
@@ -111,18 +111,23 @@ def manifest_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
   return found
 
 
-def _lite_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
-  """Returns how the card of a Lite form differs from its manifest."""
+def _conversion_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
+  """Returns how the card of a Lite or TF.js form differs from its manifest."""
   handle = manifest["handle"]
   publisher = handle.partition("/")[0]
   metadata = dict(head.metadata)
+  # Which version it has is no affair of this module's manifest.
+  parent = metadata.get("parent-model", "").rpartition("/")[0]
+  kind = forms.page(manifest)
+  # Of a Lite model TensorFlow Hub takes the one file.
+  asset = (f"{handle}/{manifest['lite']['file']}" if kind == "Lite" else
+           f"{handle}.tar.gz")
   return [f"{what} is {seen!r}; the manifest says {wanted!r}"
           for what, seen, wanted in (
-              ("the kind of page", head.kind, "Lite"),
+              ("the kind of page", head.kind, kind),
               ("the handle", head.handle, handle),
-              ("asset-path", metadata.get("asset-path"),
-               f"{handle}/{manifest['lite']['file']}"),
-              ("parent-model", metadata.get("parent-model"),
+              ("asset-path", metadata.get("asset-path"), asset),
+              ("parent-model without its version", parent,
                f"{publisher}/{manifest['parent']}")) if seen != wanted]
 
 
@@ -180,9 +185,10 @@ def _tag_problems(kind: str, metadata: Sequence[tuple[str, str]]) -> list[str]:
     elif key == "asset-path":
       found += _asset_path_problems(value, tags.ASSET_SUFFIXES.get(kind, ""))
     elif key == "parent-model" and not re.fullmatch(
-        rf"{_PUBLISHER}/{_NAME}", value, re.ASCII):
+        rf"{_PUBLISHER}/{_NAME}/[1-9]\d*", value, re.ASCII):
       found.append(f"parent-model is {value[:80]!r}; expected the handle of "
-                   "the module that it was converted from")
+                   "the module that it was converted from, "
+                   "publisher/name/version")
     elif key == "language" and not re.fullmatch(r"[a-z]{2,3}(-\w+)?|other|"
                                                 "multilingual", value):
       found.append(f"language is {value[:80]!r}; expected a code such as en")

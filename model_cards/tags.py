@@ -4,11 +4,12 @@ From the tags directory of the tensorflow/tfhub.dev repository, as far as they
 bear on models of images. To allow another value, find it there first.
 """
 
-KINDS = ("Module", "Lite", "Collection", "Publisher")
+KINDS = ("Module", "Lite", "Tfjs", "Collection", "Publisher")
 
 REQUIRED = {
     "Module": ("asset-path", "fine-tunable", "format", "task"),
     "Lite": ("asset-path", "parent-model"),
+    "Tfjs": ("asset-path", "parent-model"),
     "Collection": ("task",),
     "Publisher": (),
 }
@@ -16,12 +17,13 @@ OPTIONAL = {
     "Module": ("network-architecture", "colab", "dataset", "language",
                "license", "interactive-visualizer"),
     "Lite": ("colab", "interactive-visualizer"),
+    "Tfjs": ("colab", "interactive-visualizer"),
     "Collection": ("dataset", "language", "network-architecture"),
     "Publisher": (),
 }
 # All other tags stand once.
 REPEATABLE = ("dataset", "language", "task", "network-architecture")
-ASSET_SUFFIXES = {"Module": ".tar.gz", "Lite": ".tflite"}
+ASSET_SUFFIXES = {"Module": ".tar.gz", "Lite": ".tflite", "Tfjs": ".tar.gz"}
 
 LICENCES = (
     "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-nc-4.0", "cddl-1.0",
@@ -30,9 +32,8 @@ LICENCES = (
 
 ALLOWED = {
     "fine-tunable": ("true", "false"),
-    # TensorFlow Hub has no pages of models in ONNX; for those of TensorFlow.js
-    # it has, but only below a page of the same model as a SavedModel.
-    "format": ("hub", "saved_model", "saved_model_2", "onnx", "tfjs"),
+    # TensorFlow Hub has no pages of models in ONNX, so this value is our own.
+    "format": ("hub", "saved_model", "saved_model_2", "onnx"),
     "license": LICENCES,
     "task": (
         "image-aesthetic-quality", "image-augmentation",

@@ -18,12 +18,14 @@ from urllib import parse
 
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import program
 from model_cards import collection_rules
 from model_cards import facts as facts_lib
 from model_cards import front_matter
 from model_cards import hub_rules
 from model_cards import page
+from model_cards import parents
 from model_cards import peers
 from model_cards import safety
 from model_cards import tracing
@@ -52,6 +54,7 @@ _KAGGLE_SECTIONS = (
     "Evaluation data", "Evaluation Results", "Summary",
     "Subgroup evaluation results", "Fairness", "Usage limitations", "Ethics")
 _KAGGLE_FIRST = "# Model Summary"
+_PARENT = re.compile(r"^<!-- parent-model: .* -->$", re.MULTILINE)
 
 
 def problems(card: str, manifest: Mapping[str, Any] | None = None,
@@ -181,18 +184,22 @@ def _problems(card: str, manifest: Mapping[str, Any] | None,
               for title in _KAGGLE_SECTIONS if title not in headings]
     return found + _body_problems(card, manifest, report)
   head, found = hub_rules.read(card)
+  is_conversion = manifest is not None and forms.page(manifest) != "Module"
   if head.kind == "Collection":
     found += hub_rules.link_problems(head.body, path)
     # Those to pages were just looked at.
     found += _missing_files(head.body, path, (".md",))
-  elif head.kind == "Module" or (
-      head.kind == "Lite" and manifest is not None
-      and manifest["form"] == "lite"):
+  elif head.kind in ("Module", "Tfjs") or (
+      head.kind == "Lite" and is_conversion):
     found += _file_problems(head.body, manifest, report, path)
   if manifest is not None:
     found += hub_rules.manifest_problems(head, manifest)
-  is_form = manifest is not None and manifest["form"] == "lite"
-  if head.kind == "Lite" and not is_form:
+  if is_conversion:
+    if not found:
+      found += _parent_problems(head, manifest, path)
+    # Its parent's version is neither the manifest's nor the report's.
+    card = _PARENT.sub("", card)
+  if head.kind == "Lite" and not is_conversion:
     return found + _lite_problems(card, manifest, path)
   return found + _body_problems(card, manifest, report)
 
@@ -216,6 +223,20 @@ def _lite_problems(card: str, manifest: Mapping[str, Any] | None,
            if word not in plain]
   return [*found, *tracing.number_problems(plain, facts),
           *tracing.code_problems(page.fenced(card), manifest, facts)]
+
+
+def _parent_problems(head: hub_rules.Head, manifest: Mapping[str, Any],
+                     path: pathlib.Path | None) -> list[str]:
+  """Returns whether a card's parent, if it is there, is another's."""
+  if path is None:
+    return []
+  parent = dict(head.metadata)["parent-model"]
+  number = int(parent.rpartition("/")[2])
+  if parents.is_parent(path.with_suffix(""), manifest, number) is not False:
+    return []
+  return [f"parent-model is {parent!r}, which is damaged or of another "
+          "checkpoint; expected the main form of this one. Check the module "
+          "again, which renews its card."]
 
 
 def _form_problems(body: str, manifest: Mapping[str, Any] | None,

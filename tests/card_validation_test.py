@@ -47,6 +47,16 @@ A Lite model.
 ## Overview
 """
 
+TFJS = """\
+# Tfjs google/spice/2
+A model for browsers.
+
+<!-- asset-path: google/spice/tfjs/2.tar.gz -->
+<!-- parent-model: google/spice/1 -->
+
+## Overview
+"""
+
 PUBLISHER = """\
 # Publisher vtab
 Visual Task Adaptation Benchmark
@@ -65,7 +75,8 @@ def with_line(card, line):
 
 class TestRules:
 
-  @pytest.mark.parametrize("card", [MODULE, COLLECTION, LITE, PUBLISHER])
+  @pytest.mark.parametrize("card", [MODULE, COLLECTION, LITE, TFJS,
+                                    PUBLISHER])
   def test_sound_pages_have_no_problem(self, card):
     assert validate.problems(card) == []
 
@@ -101,6 +112,7 @@ class TestRules:
   @pytest.mark.parametrize("card,key", [
       (MODULE, "asset-path"), (MODULE, "fine-tunable"), (MODULE, "format"),
       (MODULE, "task"), (LITE, "asset-path"), (LITE, "parent-model"),
+      (TFJS, "asset-path"), (TFJS, "parent-model"),
       (COLLECTION, "task")])
   def test_required_tags(self, card, key):
     found = validate.problems(re.sub(rf"<!-- {key}: .*\n", "", card))
@@ -119,6 +131,7 @@ class TestRules:
       (MODULE, "<!-- parent-model: google/a/1 -->"),
       (MODULE, "<!-- module-type: image-classification -->"),
       (LITE, "<!-- task: image-classification -->"),
+      (TFJS, "<!-- license: mit -->"),
       (COLLECTION, "<!-- license: mit -->"),
       (COLLECTION, "<!-- format: saved_model_2 -->")])
   def test_unknown_tags(self, card, line):

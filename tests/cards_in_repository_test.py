@@ -17,7 +17,7 @@ def _pages():
   """Returns the pages in the repository that are in a card's form."""
   return [path for package in ("checks", "hub_export", "model_cards", "tests")
           for path in sorted((_ROOT / package).rglob("*.md"))
-          if re.match(r"# (Module|Lite|Collection|Publisher) |---\n"
+          if re.match(r"# (Module|Lite|Tfjs|Collection|Publisher) |---\n"
                       r"|# Model Summary", path.read_text("utf-8"))]
 
 

@@ -156,6 +156,29 @@ def test_missing_extras_are_told_in_one_message(form, missing, monkeypatch,
   assert not [*making.payloads([], "serving", None)]
 
 
+@pytest.mark.parametrize("said,expected", [
+    ("echo v16.20.2", "says v16.20.2; expected Node.js 18 or newer"),
+    ("exit 1", "says nothing; expected"),
+    ("echo v18.0.0", None)])
+def test_a_node_that_cannot_run_tensorflow_js_is_told(said, expected,
+                                                      monkeypatch, tmp_path):
+  program = tmp_path / "node"
+  program.write_text(f"#!/bin/sh\n{said}\n")
+  program.chmod(0o755)
+  for package in ("core", "converter", "backend-cpu", "backend-wasm"):
+    path = tmp_path / f"@tensorflow/tfjs-{package}/package.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+  monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
+  monkeypatch.setenv(extras.NODE_MODULES, str(tmp_path))
+  monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+  if expected:
+    with pytest.raises(errors.UnavailableError, match=expected):
+      extras.node()
+  else:
+    assert extras.node() == extras.Node(str(program), tmp_path)
+
+
 def test_programs_that_have_the_extras_are_named(monkeypatch):
   monkeypatch.setenv("BUILD_WORKING_DIRECTORY", "somewhere")
   assert "//checks:check_forms" in extras.command("onnx", "//checks:check")

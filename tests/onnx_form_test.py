@@ -114,6 +114,8 @@ def test_checks_pass_and_the_card_is_sound(exports):
     assert "<!-- format: onnx -->" in card
     assert "<!-- fine-tunable: false -->" in card
     assert "KerasLayer" not in card and "image_bytes" not in card
+    assert "hub.load" not in card
+    assert "//checks:check_forms -- " in card
 
 
 def test_card_s_snippet_runs(classifier, monkeypatch, capsys):
@@ -129,6 +131,31 @@ def test_card_s_snippet_runs(classifier, monkeypatch, capsys):
     best = golden["outputs"].argmax(axis=1)
   assert capsys.readouterr().out.split() == [
       tiny_inference.LABELS[i] for i in best]
+
+
+def test_what_no_file_can_hold_is_refused(monkeypatch):
+  monkeypatch.setattr(frozen, "_MOST_BYTES", 1000)
+  with pytest.raises(errors.HubExportError, match="a graph can hold 1,000"):
+    next(making.payloads([tiny_inference.make()], "onnx", None))
+
+
+def test_only_reshapes_that_change_nothing_are_left_out():
+  def left(shape, target=(-1, 4)):
+    given, made = (onnx.helper.make_tensor_value_info(
+        name, onnx.TensorProto.FLOAT, sizes)
+                   for name, sizes in (("given", shape), ("made", None)))
+    target = numpy_helper.from_array(np.int64(target), "target")
+    nodes = [onnx.helper.make_node("Reshape", ["given", "target"], ["between"]),
+             onnx.helper.make_node("Relu", ["between"], ["made"])]
+    model = onnx.helper.make_model(onnx.helper.make_graph(
+        nodes, "graph", [given], [made], [target]))
+    form._without_idle_reshapes(model)
+    return [node.op_type for node in model.graph.node]
+
+  assert left(["batch", 4]) == ["Relu"]
+  for shape in (["batch", 5], ["batch", "width"], ["batch", 2, 2], None):
+    assert left(shape) == ["Reshape", "Relu"]
+  assert left(None, [-1]) == ["Reshape", "Relu"]
 
 
 def _damaged(classifier, tmp_path, change):
@@ -156,6 +183,13 @@ def _other_labels(model):
   prop.value = prop.value.replace("cat", "cow")
 
 
+def _other_preprocessing(model):
+  # Far behind what is the same.
+  prop = next(p for p in model.metadata_props if p.key == "preprocessing")
+  assert prop.value.index("0.25") > 80
+  prop.value = prop.value.replace("0.25", "0.75")
+
+
 def _one_more_transposition(model):
   name = model.graph.node[0].output[0]
   for node in model.graph.node[1:]:
@@ -177,6 +211,7 @@ def _weight_from_outside(model):
 @pytest.mark.parametrize("name,change,words", [
     ("golden", _other_weight, "golden outputs differ"),
     ("metadata", _other_labels, "labels is 'cow"),
+    ("metadata", _other_preprocessing, "0.75"),
     ("constants", _weight_from_outside, "can be put in from outside"),
     ("graph", _one_more_transposition, "3 transpositions, expected 1"),
 ])
@@ -188,6 +223,15 @@ def test_checks_find_what_is_wrong(classifier, tmp_path, name, change, words):
   result = check.function(subject)
   assert result.status == report.FAILED
   assert words in result.message
+
+
+def test_a_feature_extractor_has_no_labels(exports, tmp_path):
+  subject = _damaged(
+      exports["tiny_feature_extractor_onnx"], tmp_path,
+      lambda model: model.metadata_props.add(key="labels", value="cat"))
+  result = onnx_checks.metadata(subject)
+  assert result.status == report.FAILED
+  assert "labels is 'cat', expected 'None'" in result.message
 
 
 @pytest.mark.parametrize("seed,status", [(0, report.PASSED),

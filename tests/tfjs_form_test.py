@@ -28,6 +28,8 @@ from hub_export.forms import making
 from hub_export.forms import tfjs as form
 from hub_export.regnet import inference as network_lib
 from hub_export.regnet import reference
+from model_cards import render
+from model_cards import validate
 from tests import forms_test
 from tests import random_networks
 from tests import tiny_inference
@@ -150,8 +152,36 @@ def test_checks_pass_and_the_card_is_sound(exports):
     passed = {c.name for c in made.checks if c.status == report.PASSED}
     assert {"graph", "metadata", "golden", "javascript", "card"} <= passed
     card = export_dirs.card_path(export_dir).read_text("utf-8")
-    assert "<!-- format: tfjs -->" in card
     assert "KerasLayer" not in card and "image_bytes" not in card
+    assert "hub.load" not in card
+    assert "//checks:check_forms -- " in card
+
+
+def test_its_card_is_a_page_of_tensorflow_hub_s_for_tfjs(classifier, tmp_path):
+  export_dir = tmp_path / "local" / classifier.parent.name / "1"
+  shutil.copytree(classifier, export_dir)
+  manifest = export_dirs.read_manifest(export_dir)
+  # Of the main form's versions, the second is of other weights.
+  for version, weights in ((1, manifest["weights"]), (2, {"sha256": "0"})):
+    path = (export_dir.parents[1] / "tiny_classification" / str(version)
+            / export_dirs.MANIFEST)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(manifest | {"form": "main", "weights": weights}))
+  card = render.card_of(export_dir, manifest, None)
+  assert card.startswith("# Tfjs local/tiny_classification_tfjs/1\n")
+  # What that kind of page has, and no more.
+  assert re.findall("<!-- (.*) -->", card) == [
+      "asset-path: local/tiny_classification_tfjs/1.tar.gz",
+      "parent-model: local/tiny_classification/1"]
+  page = export_dirs.card_path(export_dir)
+  assert validate.problems(card, manifest, None, page) == []
+  for old, new, words in (
+      ("tiny_classification/1", "tiny_classification/2", "another checkpoint"),
+      ("tiny_classification/1", "other/1", "parent-model"),
+      ("_tfjs/1.tar.gz", "_tfjs/2.tar.gz", "asset-path"),
+      ("# Tfjs", "# Lite", "the kind of page is 'Lite'")):
+    found = validate.problems(card.replace(old, new), manifest, None, page)
+    assert any(words in problem for problem in found), old
 
 
 def _damaged(classifier, directory, change):
@@ -199,11 +229,34 @@ def test_checks_find_what_is_wrong(classifier, tmp_path, name, change, words):
   assert words in result.message
 
 
-def test_what_cannot_be_loaded_is_told_in_one_message(classifier, tmp_path):
-  subject = _damaged(classifier, tmp_path / "wrong",
-                     lambda d: (d / form.MODEL).write_text("{}"))
-  with pytest.raises(errors.ChecksError, match="TensorFlow.js failed"):
+def _shard(directory):
+  path, = directory.glob("*.bin")
+  return path
+
+
+@pytest.mark.parametrize("change,words", [
+    (lambda d: (d / form.MODEL).write_text("{}"), "cannot be read .KeyError"),
+    (lambda d: (d / form.MODEL).write_text("no JSON"), "cannot be read"),
+    (lambda d: (d / form.MODEL).unlink(), "cannot be read .FileNotFoundError"),
+    (lambda d: _shard(d).unlink(), "has no group1-shard1of1.bin; expected"),
+    (lambda d: _shard(d).write_bytes(_shard(d).read_bytes()[:-4]),
+     "bytes; expected the"),
+    (lambda d: _shard(d).write_bytes(_shard(d).read_bytes() + b"1234"),
+     "bytes; expected the"),
+    (lambda d: _rewrite(d, '"versions":{"producer":1}', '"versions":null'),
+     "TensorFlow.js failed"),
+])
+def test_what_cannot_be_loaded_is_told_in_one_message(classifier, tmp_path,
+                                                      change, words):
+  subject = _damaged(classifier, tmp_path / "wrong", change)
+  with pytest.raises(errors.ChecksError, match=words):
     _ = subject.model
+
+
+def test_what_no_graph_can_hold_is_refused(monkeypatch):
+  monkeypatch.setattr(frozen, "_MOST_BYTES", 1000)
+  with pytest.raises(errors.HubExportError, match="a graph can hold 1,000"):
+    next(making.payloads([tiny_inference.make()], "tfjs", None))
 
 
 def test_images_of_a_wrong_shape_are_told_and_the_next_ones_run(classifier):
@@ -225,6 +278,8 @@ def test_card_s_snippet_runs_in_a_browser(classifier):
   snippet, = re.findall(r"```html\n(.*?)```", card, re.S)
   address, = re.findall(r'src="(https:.*?)"', snippet)
   modules = extras.node().modules
+  core = json.loads((modules / "@tensorflow/tfjs-core/package.json").read_text())
+  assert f"/tfjs@{core['version']}/" in address
   bundle = "\n".join((modules / "@tensorflow" / name).read_text("utf-8")
                      for name in _BUNDLES)
   # A grey square of the size that the model is fed: scaling changes nothing.

@@ -4,8 +4,8 @@
 //
 // A line of standard input is a task in JSON, {"input": path, "shape": [...],
 // "output": path}: float32 images are read from one file, what the model makes
-// of them is written to the other, and {"name", "shape", "seconds"} or
-// {"error"} comes on standard output. The first line there tells of the model.
+// of them is written to the other, and {"shape"} or {"error"} comes on standard
+// output. The first line there tells of the model.
 
 "use strict";
 
@@ -44,15 +44,13 @@ function run(model, task) {
   const bytes = fs.readFileSync(task.input);
   const values = new Float32Array(
     bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
-  const start = process.hrtime.bigint();
   const [shape, output] = tf.tidy(() => {
     const found = model.predict(tf.tensor(values, task.shape, "float32"));
     return [found.shape, found.dataSync()];
   });
-  const seconds = Number(process.hrtime.bigint() - start) / 1e9;
   fs.writeFileSync(task.output, Buffer.from(
     output.buffer, output.byteOffset, output.byteLength));
-  say({name: model.outputs[0].name, shape, seconds});
+  say({shape});
 }
 
 async function main() {

@@ -1,6 +1,7 @@
 """What the checks of forms that are no SavedModels have in common."""
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -27,26 +28,30 @@ def metadata(subject: subject_lib.Subject, found: Mapping[str, str]
     found: As frozen.metadata makes it.
   """
   manifest = subject.manifest
-  expected = {
+  expected: dict[str, str | None] = {
       "name": export_dirs.parse_handle(manifest["handle"]).name,
       "variant": manifest["variant"], "kind": manifest["kind"],
       "preprocessing": json.dumps(manifest["preprocessing"], sort_keys=True),
       "weights_sha256": manifest["weights"]["sha256"],
       "licence": manifest["licence"]["id"] or "",
+      "labels": "\n".join(subject.labels) if subject.is_classifier else None,
   }
-  if subject.is_classifier:
-    expected["labels"] = "\n".join(subject.labels)
-  problems = [f"{key} is {str(found.get(key))[:80]!r}, expected "
-              f"{value[:80]!r}" for key, value in expected.items()
-              if found.get(key) != value]
+  problems = [_unlike(key, found.get(key), value)
+              for key, value in expected.items() if found.get(key) != value]
   return report.from_problems(problems, "as the manifest and the labels say")
 
 
-def saved_model(subject: subject_lib.Subject) -> report.CheckResult:
-  """Checks batches of 1, 3 and 8 against a SavedModel of the same weights.
+def saved_model(subject: subject_lib.Subject,
+                images: np.ndarray | None = None) -> report.CheckResult:
+  """Checks batches of 1, 3 and more against a SavedModel of the same weights.
 
   Any that is as exact and lies in the same output directory will do; without
   one, the golden outputs, which come from the checkpoint, are what is left.
+
+  Args:
+    subject: The export.
+    images: float32 [batch, crop, crop, 3] in [0, 1]; None for eight that are
+      made up.
   """
   path = next(_saved_models(subject), None)
   if path is None:
@@ -54,10 +59,11 @@ def saved_model(subject: subject_lib.Subject) -> report.CheckResult:
         "no SavedModel of these weights lies in the same output directory; "
         "golden has the checkpoint's own outputs")
   other = loading.load(path, export_dirs.read_manifest(path))
-  size = subject.preprocessing.crop_px
-  return agreement(
-      subject, other, f"this form and {'/'.join(path.parts[-3:])}",
-      subject_lib.probe_images(8, size, size))
+  if images is None:
+    size = subject.preprocessing.crop_px
+    images = subject_lib.probe_images(8, size, size)
+  return agreement(subject, other,
+                   f"this form and {'/'.join(path.parts[-3:])}", images)
 
 
 def agreement(subject: subject_lib.Subject,
@@ -74,8 +80,8 @@ def agreement(subject: subject_lib.Subject,
   """
   expected = np.asarray(other(tf.constant(images)))
   worst = max(
-      subject_lib.difference(subject.model(tf.constant(images[:n])),
-                             expected[:n], scale=expected)
+      subject.difference(subject.model(tf.constant(images[:n])), expected[:n],
+                         scale=expected)
       for n in sorted({1, min(3, len(images)), len(images)}))
   message = f"{what} differ by {worst:.1e} standard deviations of the outputs"
   if worst <= subject.tolerance:
@@ -101,3 +107,12 @@ def _saved_models(subject: subject_lib.Subject) -> Iterator[pathlib.Path]:
           yield path
       except errors.HubExportError:
         continue  # What is damaged is another check's.
+
+
+def _unlike(key: str, found: str | None, expected: str | None) -> str:
+  """Returns a message that shows where two texts, which may be long, differ."""
+  found, expected = str(found), str(expected)
+  start = max(0, len(os.path.commonprefix([found, expected])) - 20)
+  cut = slice(start, start + 80)
+  return (f"{key} is {found[cut]!r}, expected {expected[cut]!r}"
+          + (f" at character {start}" if start else ""))

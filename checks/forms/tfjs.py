@@ -51,7 +51,7 @@ def metadata(subject: subject_lib.Subject) -> report.CheckResult:
 
 
 def javascript(subject: subject_lib.Subject) -> report.CheckResult:
-  """Checks the golden outputs in the backend without WebAssembly, too."""
+  """Checks that the backend without WebAssembly has the same outputs."""
   other = tfjs_model.Model(subject.export_dir, backend="cpu")
   try:
     return siblings.agreement(

@@ -24,6 +24,7 @@ _IGNORED = ("NODE_OPTIONS", "NODE_PATH")
 
 class Session:
   """A graph model, loaded; a context that ends the process."""
+  graph: Mapping[str, Any]  # The content of model.json.
 
   def __init__(self, directory: pathlib.Path, backend: str = "wasm"):
     """Loads the model.
@@ -37,6 +38,7 @@ class Session:
       UnavailableError: if Node.js or TensorFlow.js is not installed.
       ChecksError: if the model cannot be loaded.
     """
+    self.graph = read(directory)
     node = extras.node()
     self._scratch = tempfile.TemporaryDirectory()
     self._log = tempfile.TemporaryFile("w+", encoding="utf-8")
@@ -127,9 +129,9 @@ class Model:
     return {"serving_default": lambda images: {output: self(images)}}
 
   @property
-  def graph(self) -> dict[str, Any]:
+  def graph(self) -> Mapping[str, Any]:
     """The content of model.json."""
-    return json.loads((self._directory / form.MODEL).read_text("utf-8"))
+    return self._session.graph
 
   @property
   def variables(self) -> list[constants.Constant]:
@@ -144,16 +146,45 @@ class Model:
     return constants.head(*(values[name] for name in node["input"][1:3]))
 
 
+def read(directory: pathlib.Path) -> dict[str, Any]:
+  """Returns the content of model.json, whose shards are there and whole.
+
+  Raises:
+    ChecksError: if it cannot be read, or a shard is missing, or they are longer
+      or shorter than what is in them.
+  """
+  path = directory / form.MODEL
+  try:
+    graph = json.loads(path.read_text("utf-8"))
+    groups = [(group["paths"], sum(
+        math.prod(w["shape"]) * np.dtype(w["dtype"]).itemsize
+        for w in group["weights"])) for group in graph["weightsManifest"]]
+    _ = [(node["name"], node["op"]) for node in graph["modelTopology"]["node"]]
+  except (OSError, ValueError, KeyError, TypeError) as e:
+    raise errors.ChecksError(
+        f"{path} cannot be read ({type(e).__name__}: {e}); expected a graph "
+        "model of TensorFlow.js. Export it again.") from e
+  for names, num_bytes in groups:
+    missing = [name for name in names if not (directory / name).is_file()]
+    if missing:
+      raise errors.ChecksError(
+          f"{directory} has no {', '.join(missing)}; expected every shard that "
+          f"{form.MODEL} names. Export it again.")
+    seen = sum((directory / name).stat().st_size for name in names)
+    if seen != num_bytes:
+      raise errors.ChecksError(
+          f"the shards of {directory} hold {seen:,} bytes; expected the "
+          f"{num_bytes:,} that {form.MODEL} tells of. Export it again.")
+  return graph
+
+
 def weights(directory: pathlib.Path, graph: Mapping[str, Any]
             ) -> dict[str, np.ndarray]:
   """Returns the constants of a graph model, read from its shards.
 
   Args:
     directory: With the shards.
-    graph: The content of model.json.
-
-  Raises:
-    ChecksError: if the shards are longer or shorter than what is in them.
+    graph: What `read` returned.
   """
   found = {}
   for group in graph["weightsManifest"]:
@@ -164,8 +195,4 @@ def weights(directory: pathlib.Path, graph: Mapping[str, Any]
       values = np.frombuffer(content, np.dtype(entry["dtype"]), count, start)
       found[entry["name"]] = values.reshape(entry["shape"])
       start += values.nbytes
-    if start != len(content):
-      raise errors.ChecksError(
-          f"the shards of {directory} hold {len(content):,} bytes, and "
-          f"{form.MODEL} tells of {start:,}. Export it again.")
   return found

@@ -54,7 +54,8 @@ class Form:
   # The flag that takes one of the choices; the manifest has it under that name.
   option: str | None = None
   choices: tuple[Choice, ...] = ()  # The first is the flag's default.
-  format: str = "saved_model_2"     # The card's tag.
+  format: str = "saved_model_2"     # The tag of its card, if that has one.
+  page: str = "Module"              # TensorFlow Hub's kind of page for it.
   takes_encoded: bool = True        # Whether it decodes images itself.
 
 
@@ -74,14 +75,14 @@ FORMS = (
          format="onnx", takes_encoded=False),
     Form("tfjs", "TensorFlow.js (for inference alone: browsers and Node.js)",
          False, "tf.loadGraphModel('{path}/model.json')", "Model", "model.json",
-         format="tfjs", takes_encoded=False),
+         format="tfjs", page="Tfjs", takes_encoded=False),
     Form("lite", "lite (for phones and small devices: LiteRT)", False,
          "ai_edge_litert.interpreter.Interpreter("
          "{path!r} + '/model.tflite')", "LiteModel", "model.tflite",
          "quantization",
          (Choice("float32"), Choice("fp16", Loss(0.05, 0.2)),
           Choice("dynamic", Loss(0.3, 0.5)), Choice("int8", Loss(0.8, 0.5))),
-         takes_encoded=False),
+         format="tflite", page="Lite", takes_encoded=False),
 )
 
 
@@ -157,6 +158,12 @@ def format_tag(manifest: Mapping[str, Any]) -> str:
   """Returns what a module's card has as its format."""
   form = _of(manifest)
   return form.format if form else "saved_model_2"
+
+
+def page(manifest: Mapping[str, Any]) -> str:
+  """Returns what kind of page of TensorFlow Hub's a module's card is."""
+  form = _of(manifest)
+  return form.page if form else "Module"
 
 
 def _of(manifest: Mapping[str, Any]) -> Form | None:

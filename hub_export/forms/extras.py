@@ -8,7 +8,9 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
+import re
 import shutil
+import subprocess
 import sys
 
 from hub_export import errors
@@ -23,6 +25,7 @@ _PYTHON = {
 FORMS = tuple(_PYTHON)  # That need anything more.
 _NODE = ("@tensorflow/tfjs-core", "@tensorflow/tfjs-converter",
          "@tensorflow/tfjs-backend-cpu", "@tensorflow/tfjs-backend-wasm")
+_OLDEST_NODE = 18  # The first with fetch, which TensorFlow.js loads models by.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,11 @@ def require(form: str) -> None:
         f"{NODE_MODULES} to the node_modules that come of it.")
 
 
+def label(form: str, target: str) -> str:
+  """Returns the label of a program with what a form needs; see `command`."""
+  return target + ("_forms" if form in _PYTHON else "")
+
+
 def command(form: str, target: str) -> str:
   """Returns how the user starts a program on an export of a form.
 
@@ -60,18 +68,32 @@ def command(form: str, target: str) -> str:
     target: The program's label, such as "//checks:check".
   """
   # Without Bazel there is one environment, the user's own.
-  is_other = form in _PYTHON and "BUILD_WORKING_DIRECTORY" in os.environ
-  return program.command(target + ("_forms" if is_other else ""))
+  if "BUILD_WORKING_DIRECTORY" in os.environ:
+    target = label(form, target)
+  return program.command(target)
 
 
 def node() -> Node:
   """Returns the Node.js to run TensorFlow.js in.
 
   Raises:
-    UnavailableError: if there is none, or packages are missing.
+    UnavailableError: if there is none, it is too old, or packages are missing.
   """
   require("tfjs")
-  return Node(_node_program(), _node_modules())
+  path = _node_program()
+  try:
+    said = subprocess.run([path, "--version"], capture_output=True, text=True,
+                          check=False).stdout.strip()
+  except OSError as e:
+    said = str(e)
+  version = re.match(r"v(\d+)\.", said)
+  if not version or int(version[1]) < _OLDEST_NODE:
+    raise errors.UnavailableError(
+        f"{path} --version says {said[:200] or 'nothing'}; expected Node.js "
+        f"{_OLDEST_NODE} or newer. Use the programs that bring one, "
+        "//hub_export:export_forms and //checks:check_forms, or install "
+        "tools/python/requirements-forms.txt with pip.")
+  return Node(path, _node_modules())
 
 
 def _missing_of_node() -> list[str]:

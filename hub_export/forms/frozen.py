@@ -5,9 +5,21 @@ from typing import Any
 
 import tensorflow as tf
 
+from hub_export import errors
 from hub_export import hub_module
 
+# No protocol buffer may be larger than 2 GiB. An ONNX file is one, and so is a
+# graph that converters take constants from.
+_MOST_BYTES = (2 << 30) - (16 << 20)
 _IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
+
+
+def check_size(network: hub_module.Network) -> None:
+  """Raises HubExportError if the weights do not fit into one graph."""
+  if network.num_bytes > _MOST_BYTES:
+    raise errors.HubExportError(
+        f"the weights have {network.num_bytes:,} bytes, and a graph can hold "
+        f"{_MOST_BYTES:,}; expected a smaller network. Use the main form.")
 
 
 def function(inference: hub_module.Inference, network: hub_module.Network

@@ -34,8 +34,6 @@ MODEL = "model.onnx"
 # Runtime has to leave its fast layout for a ReduceMean.
 OPSET = 17
 _INPUT_AXES = ("batch", "height", "width")
-# No protocol buffer may be larger than 2 GiB, and the model is one.
-_MOST_BYTES = (2 << 30) - (16 << 20)
 
 
 def make(inference: hub_module.Inference, choice: forms.Choice | None,
@@ -48,7 +46,7 @@ def make(inference: hub_module.Inference, choice: forms.Choice | None,
   del choice  # There is none.
   # Dense layers between images would need transpositions around them.
   network = inference.network(hub_module.Build(keeps_images=True))
-  _check_size(network.num_bytes)
+  frozen.check_size(network)
 
   def write(directory: pathlib.Path) -> None:
     (directory / MODEL).write_bytes(convert(
@@ -117,13 +115,6 @@ def groups(model: onnx.ModelProto) -> list[int]:
     if node.op_type == "Conv":
       found += [a.i for a in node.attribute if a.name == "group"] or [1]
   return found
-
-
-def _check_size(num_bytes: int) -> None:
-  if num_bytes > _MOST_BYTES:
-    raise errors.HubExportError(
-        f"the weights have {num_bytes:,} bytes, and an ONNX file can hold "
-        f"{_MOST_BYTES:,}; expected a smaller network. Use the main form.")
 
 
 def _check(model: onnx.ModelProto) -> None:
@@ -201,7 +192,8 @@ def _without_idle_reshapes(model: onnx.ModelProto) -> None:
     if node.op_type == "Reshape" and node.input[1] in constants:
       target = numpy_helper.to_array(constants[node.input[1]]).tolist()
       shape = shapes.get(node.input[0], [])
-      if (target[0] == -1 and target[1:] == shape[1:]
+      # Of an unknown shape there is nothing to compare with.
+      if (shape and target[:1] == [-1] and target[1:] == shape[1:]
           and None not in shape[1:]):
         replaced[node.output[0]] = replaced.get(node.input[0], node.input[0])
         continue

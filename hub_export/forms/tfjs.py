@@ -43,10 +43,15 @@ Nodes = dict[str, tf.compat.v1.NodeDef]
 
 def make(inference: hub_module.Inference, choice: forms.Choice | None,
          name: str, manifest: dict[str, Any]) -> hub_module.Payload:
-  """Returns a module in the TF.js form; see making.Maker."""
+  """Returns a module in the TF.js form; see making.Maker.
+
+  Raises:
+    HubExportError: if the weights are too large for one graph.
+  """
   del choice  # There is none.
   network = inference.network(
       hub_module.Build(groups="split", keeps_images=True))
+  frozen.check_size(network)
 
   def write(directory: pathlib.Path) -> None:
     about = frozen.metadata(inference, name, manifest)
@@ -56,7 +61,9 @@ def make(inference: hub_module.Inference, choice: forms.Choice | None,
                                  about).items():
       (directory / file).write_bytes(content)
 
-  return frozen.payload(inference, name, manifest, network.num_bytes, write, {})
+  return frozen.payload(
+      inference, name, {**manifest, "parent": inference.name},
+      network.num_bytes, write, {})
 
 
 def convert(function: tf.types.experimental.ConcreteFunction,
