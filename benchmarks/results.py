@@ -62,7 +62,8 @@ def ratios_tables(found: Mapping[str, Any]) -> str:
     if peers:
       rows = [(f"Batch {size}, ours to", *peers)]
       rows += [(name, *(
-          f"{ratio['wall']['median']:.2f}, {ratio['cpu']['median']:.2f}"
+          f"{_three_digits(ratio['wall']['median'])}, "
+          f"{_three_digits(ratio['cpu']['median'])}"
           for ratio in ratios.values()))
                for name, ratios in held["ratios"].items()]
       parts.append(batch.table(rows))
@@ -149,16 +150,17 @@ def contest_picture(found: Mapping[str, Any], title: str, unit: str,
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_ylim(ends[-1], -0.5 - _GAP / 2)
-    axes.set_xlim(left=0)
-    axes.margins(x=0.18)
+    # Room for the figure beside the longest bar.
+    axes.set_xlim(0, 1.22 * max(f["wall_ms"]["high"]
+                                for f in held["figures"].values()))
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(f"ms per {unit}", fontsize=8)
     axes.set_title(f"batch {size}" + ("" if held["is_quiet"]
                                       else " (machine not quiet)"), fontsize=9)
   drawn.suptitle(title, fontsize=11)
-  all_axes[-1].legend(
+  drawn.legend(
       handles=[_patch(OURS, "this project"), _patch(THEIRS, "others")],
-      fontsize=8, frameon=False, loc="lower right")
+      fontsize=8, frameon=False, ncols=2, loc="outside upper right")
   drawn.supxlabel(textwrap.fill(
       f"Medians, and quartiles as lines. {machine_line}",
       65 * max(2, len(batches))), fontsize=7)
@@ -247,8 +249,8 @@ def _patch(colour: str, label: str) -> Any:
 
 
 def _three_digits(value: float) -> str:
-  """Returns 0.123, 1.23, 12.3 or 1234, as short as it tells enough."""
-  return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+  """Returns such as 0.123, 1.20, 12.3 or 1234."""
+  return f"{value:#.3g}" if value < 99.95 else f"{value:.0f}"
 
 
 def _png(drawn: Any) -> bytes:

@@ -10,7 +10,7 @@ networks have more per parameter, so that its time is held against these; all
 else is held against the parameters. What is there before anything is exported
 or loaded, TensorFlow itself, is taken off memory.
 
-It takes hours in full. With --work_dir the figures of each variant are kept
+It may take an hour in full. With --work_dir the figures of each variant are kept
 there, and another run with the same flags, on the same machine and of the same
 exporter, goes on with the next one. Weights are not kept: they are large.
 
@@ -75,7 +75,7 @@ def main(_: Sequence[str]) -> int:
     _say(f"[{number}/{len(names)}] {variants_lib.title(name)}")
     row, how_quiet = kept_or_measured(
         name, setting, options.IMAGE_SIZE.value, _SECONDS.value, described)
-    _say("  " + ", ".join(f"{title} {row[key]:.4g} {unit}"
+    _say("  " + "; ".join(f"{title} {row[key]:.4g} {unit}"
                           for key, (title, unit, _) in FIGURES.items()))
     rows.append(row)
     quiet.append(how_quiet)

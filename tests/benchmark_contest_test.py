@@ -230,7 +230,7 @@ class TestTables:
     # Processor time is the square of wall time here.
     assert [line.split() for line in lines[2:]] == [
         ["Batch", "1,", "ours", "to", "tf_keras", "timm"],
-        ["main", "0.49,", "0.24", "0.24,", "0.06"]]
+        ["main", "0.490,", "0.240", "0.245,", "0.0600"]]
 
   def test_no_ratios_without_peers(self):
     found = _found()
