@@ -198,7 +198,9 @@ def lines_picture(panels: Sequence[Mapping[str, Any]], title: str) -> bytes:
       "note"}.
     title: Of all.
   """
-  drawn, all_axes = _figure(3, 3 * -(-len(panels) // 3), -(-len(panels) // 3))
+  from matplotlib import ticker  # pylint: disable=g-import-not-at-top
+  rows = -(-len(panels) // 3)
+  drawn, all_axes = _figure(3, 3 * rows, rows)
   for axes, panel in zip(all_axes, panels):
     axes.loglog(panel["x"], panel["y"], "o-", color=OURS, markersize=3)
     first_x, first_y = panel["x"][0], panel["y"][0]
@@ -207,6 +209,10 @@ def lines_picture(panels: Sequence[Mapping[str, Any]], title: str) -> bytes:
     axes.set_xlabel(panel["x_label"], fontsize=8)
     axes.set_ylabel(panel["y_label"], fontsize=8)
     axes.tick_params(labelsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+      axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+      axis.set_major_formatter("{x:g}")
+      axis.set_minor_locator(ticker.NullLocator())
     axes.set_title(f"{panel['title']}\n{panel['note']}", fontsize=8)
     axes.legend(fontsize=7, frameon=False)
   for axes in all_axes[len(panels):]:

@@ -157,14 +157,32 @@ class TestExponent:
     assert holds == {"export": True, "export_memory": False, "disk": True,
                      "batch_1": True, "batch_8": False, "infer_memory": True}
     lines = scale.table(found).splitlines()
-    assert lines[-1] == ("Faster than linearly grows: export, memory, batch 8, "
-                         "CPU per image")
-    fit, = [line for line in lines if line.startswith("batch 1, CPU per im")]
-    assert fit.split()[5:] == ["1.40", "+-", "0.00", "1.00", "+-", "0.00",
+    assert lines[-1] == (
+        "Faster than linearly grows: export memory, batch 8 CPU")
+    fit, = [line for line in lines if line.startswith("batch 1 CPU")]
+    assert fit.split()[3:] == ["1.40", "+-", "0.00", "1.00", "+-", "0.00",
                                "multiply-adds", "at", "most", "1.05:", "1",
                                "yes"]
     assert "1.30 +- 0.00" in lines[7] and "at most 1.05: 1.3 NO" in lines[7]
     assert PIL.Image.open(io.BytesIO(scale.picture(found))).size[0] > 1000
+
+  def test_growth_that_a_constant_part_hides_is_told(self):
+    rows = [self._row(10.0 ** k) for k in range(1, 7)]
+    for row in rows:
+      row["batch_8"] = row["export_memory"] = row["parameters"]
+      row["export"] = 1e7 + row["parameters"] ** 1.2
+    found = {"variants": rows, "exponents": scale.exponents(rows)}
+    assert found["exponents"]["export"]["verdict"]["holds"]
+    assert scale.table(found).splitlines()[-1].startswith("Nothing grows")
+    for row in rows:
+      row["export"] = 1e4 + row["parameters"] ** 1.2
+    found = {"variants": rows, "exponents": scale.exponents(rows)}
+    larger = found["exponents"]["export"]["fits"]["larger"]["exponent"]
+    # By the ends of the larger half: (1e4 + 10^7.2) / (1e4 + 10^4.8).
+    assert larger == pytest.approx(1.17, abs=0.01)
+    assert found["exponents"]["export"]["verdict"]["holds"]
+    assert scale.table(found).splitlines()[-1] == (
+        "Faster than linearly grows: export CPU")
 
   def test_kept_figures_are_taken_where_nothing_changed(
       self, monkeypatch, tmp_path, capsys):
