@@ -270,7 +270,7 @@ class TestTables:
         ["8", "0.5", "not", "measured"]]
     assert results.targets_table([]) == ""
     assert str(targets.Verdict("x", 8, 9.123, " s")) == (
-        "at most 8 s: 9.12 s NO")
+        "at most 8 s: 9.123 s NO")
 
   def test_missing_peers_and_how_to_get_them(self):
     assert results.missing_table([]) == ""
