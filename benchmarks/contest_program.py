@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -45,13 +45,14 @@ def run(plan: Plan, prepared: preparation.Prepared, setting: options.Setting,
   """Returns all figures of a contest.
 
   Returns:
-    {"machine", "setting", "weights", "ours": names, "contestants": {name:
-    {"versions", "difference"}}, "missing": [{"name", "reason", "install"}],
-    "batches": {size: {"rounds", "thrown_away", "others", "is_quiet",
-    "figures", "ratios"}}}.
+    {"machine", "setting", "weights", "groups": {name: group},
+    "contestants": {name: {"versions", "difference"}}, "missing": [{"name",
+    "reason", "install"}], "batches": {size: {"rounds", "thrown_away",
+    "others", "is_quiet", "figures", "ratios"}}, "targets": as `targets`
+    gives them}.
 
   Raises:
-    HubExportError: if nobody can take part, or somebody fails on the way.
+    HubExportError: if nobody can take part, or nobody gets to the end.
   """
   described = machine.describe()
   missing, known, open_ = [], {}, {}
@@ -65,7 +66,7 @@ def run(plan: Plan, prepared: preparation.Prepared, setting: options.Setting,
           stack.push(attempt.pop_all())
       except errors.HubExportError as e:
         missing.append({"name": contestant.name, "reason": str(e),
-                        "install": _install(contestant, e)})
+                        "install": getattr(e, "cure", "")})
         continue
       open_[contestant.name] = worker
     if not open_:
@@ -85,8 +86,9 @@ def run(plan: Plan, prepared: preparation.Prepared, setting: options.Setting,
   return {
       "machine": described, "setting": dataclasses.asdict(setting),
       "image_size_px": plan.size_px, "weights": dict(prepared.facts),
-      "ours": [c.name for c in plan.contestants if c.is_ours],
-      "contestants": known, "missing": missing, "batches": batches}
+      "groups": {c.name: c.group for c in plan.contestants},
+      "contestants": known, "missing": missing, "batches": batches,
+      "targets": targets(plan, batches)}
 
 
 def finish(name: str, title: str, unit: str, found: Mapping[str, Any],
@@ -97,13 +99,14 @@ def finish(name: str, title: str, unit: str, found: Mapping[str, Any],
   print(f"{title}\n{machine.line(found['machine'])}\n"
         f"{found['setting']['threads']} threads each; "
         + ", ".join(f"{k} {v}" for k, v in sorted(versions.items())))
-  for part in (results.figures_table(found, unit),
-               results.ratios_table(found),
+  for part in (results.targets_table(found["targets"]),
+               results.figures_table(found, unit),
+               results.ratios_tables(found),
                results.missing_table(found["missing"])):
     if part:
       print(f"\n{part}")
-  results.write(name, found, results.contest_picture(found, title, unit),
-                output_dir)
+  results.write(name, found, results.contest_picture(
+      found, title, unit, machine.line(found["machine"])), output_dir)
 
 
 def _opened(contestant: contestants_lib.Contestant, plan: Plan,
@@ -113,7 +116,8 @@ def _opened(contestant: contestants_lib.Contestant, plan: Plan,
   python = pythons.find(contestant.packages, prepared.pythons)
   if python.python is None:
     raise preparation.Missing(
-        f"{', '.join(python.lacking)} not installed")
+        f"{', '.join(python.lacking)} not installed",
+        _install(contestant.install))
   task = prepared.task(contestant, plan.mode, threads, plan.size_px)
   worker = workers.Worker(contestant.name, python.python, threads)
   with contextlib.ExitStack() as stack:
@@ -160,48 +164,71 @@ def _held(plan: Plan, prepared: preparation.Prepared, setting: options.Setting,
           missing: list[dict[str, str]]) -> dict[str, Any] | None:
   """Returns the figures of one batch size; None if nobody can do it.
 
-  Whoever fails is taken off `open_` and put down as missing.
+  Whoever fails is taken off `open_` and put down as missing; the others begin
+  anew if that happens between rounds.
   """
+  def leave_out(name: str, reason: errors.HubExportError) -> None:
+    # It may still be at work, beside the others, or hold all the memory.
+    open_.pop(name).end()
+    missing.append({"name": name, "reason": f"batch {size}: {reason}",
+                    "install": ""})
+
   by_name = {c.name: c for c in plan.contestants}
   for name, worker in list(open_.items()):
     try:
       _make_ready(by_name[name], worker, prepared, size, known)
     except errors.HubExportError as e:
-      missing.append({"name": name, "reason": f"batch {size}: {e}",
-                      "install": ""})
-      del open_[name]
-  if not open_:
+      leave_out(name, e)
+  held = None
+  while open_ and held is None:
+    turns = {
+        name: lambda worker=worker: worker.time(plan.turn_seconds, plan.fewest)
+        for name, worker in open_.items()}
+    try:
+      with tqdm.tqdm(total=setting.rounds, unit="round", leave=False,
+                     disable=None) as bar:
+        held = contest.hold(turns, setting.rounds, setting.spare_rounds,
+                            setting.max_others, bar.update)
+    except workers.WorkerError as e:
+      leave_out(e.name, e)
+  if held is None:
     return None
-  turns = {
-      name: lambda worker=worker: worker.time(plan.turn_seconds, plan.fewest)
-      for name, worker in open_.items()}
-  with tqdm.tqdm(total=setting.rounds, unit="round", leave=False,
-                 disable=None) as bar:
-    held = contest.hold(turns, setting.rounds, setting.spare_rounds,
-                        setting.max_others, bar.update)
   return {
       "rounds": len(held.rounds), "thrown_away": held.thrown_away,
       "others": held.others, "is_quiet": held.is_quiet,
       "figures": contest.figures(held, size if plan.mode == "infer" else 1),
-      "ratios": ratios(held, plan.targets, size, [
-          c.name for c in plan.contestants if c.name in open_ and c.is_ours], [
-          c.name for c in plan.contestants
-          if c.name in open_ and not c.is_ours])}
+      "ratios": {
+          mine.name: {other.name: contest.ratio(held, mine.name, other.name)
+                      for other in plan.contestants
+                      if other.name in open_ and not other.is_ours}
+          for mine in plan.contestants
+          if mine.name in open_ and mine.is_ours}}
 
 
-def ratios(held: contest.Held, wanted: Iterable[targets_lib.Ratio], size: int,
-           ours: Sequence[str], theirs: Sequence[str]) -> dict[str, Any]:
-  """Returns {"ours : theirs": ratio} of all pairs, with verdicts where due."""
-  limits = {(t.ours, t.theirs): t.limits.get(size) for t in wanted}
-  found = {}
-  for mine in ours:
-    for other in theirs:
-      pair = contest.ratio(held, mine, other)
-      limit = limits.get((mine, other))
-      if limit is not None:
-        pair["verdict"] = targets_lib.Verdict(
-            f"{mine} : {other}", limit, pair["wall"]["median"]).to_dict()
-      found[f"{mine} : {other}"] = pair
+def targets(plan: Plan, batches: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Returns the targets of those who were to take part.
+
+  Args:
+    plan: What was to be measured.
+    batches: What was, as `run` returns it.
+
+  Returns:
+    [{"ours", "theirs", "batch", "limit", "wall", "cpu", "holds"}]: the ratios
+    as spreads, by wall time what the target is of; these three are None where
+    somebody did not take part.
+  """
+  names = {c.name for c in plan.contestants}
+  found = []
+  for target in plan.targets:
+    for size in plan.batch_sizes:
+      if size in target.limits and {target.ours, target.theirs} <= names:
+        ratio = batches.get(str(size), {}).get("ratios", {}).get(
+            target.ours, {}).get(target.theirs, {"wall": None, "cpu": None})
+        limit, wall = target.limits[size], ratio["wall"]
+        found.append({
+            "ours": target.ours, "theirs": target.theirs, "batch": size,
+            "limit": limit, **ratio,
+            "holds": wall["median"] <= limit if wall else None})
   return found
 
 
@@ -225,9 +252,8 @@ def _make_ready(contestant: contestants_lib.Contestant, worker: workers.Worker,
         f"{contestant.tolerance:.1%}: it would be no comparison")
 
 
-def _install(contestant: contestants_lib.Contestant, error: Exception) -> str:
-  if isinstance(error, preparation.Missing) and contestant.install and (
-      "not installed" in str(error)):
-    return (f"{program.command(contestant.install.split()[0])} "
-            + " ".join(contestant.install.split()[2:])).strip()
-  return ""
+def _install(command: Sequence[str]) -> str:
+  """Returns what the user types: of a target and its flags."""
+  if not command:
+    return ""
+  return " ".join([program.command(command[0]), *command[1:]])

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from hub_export import errors
 
-_OURS, _PEERS = "//benchmarks:peers", "//benchmarks:peers -- --torch"
+# What installs packages: a program, and its flags.
+_MADE, _TORCH = ("//benchmarks:peers",), ("//benchmarks:peers", "--torch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,6 +15,9 @@ class Form:
   flags: tuple[str, ...]            # Of //hub_export:export.
   manifest: Mapping[str, str]       # What its manifest says.
   file: str = ""                    # Within the export; "" for all of it.
+  packages: tuple[str, ...] = ()    # Python modules that the exporter needs
+                                    # beyond its usual ones.
+  is_calibrated: bool = False       # Whether it is exported with images.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +32,16 @@ class Contestant:
   packages: tuple[str, ...]  # Python modules that it needs.
   tolerance: float          # Of its outputs, in standard deviations of them.
   form: Form | None = None  # Of ours.
-  install: str = ""         # A target that installs the packages.
+  install: tuple[str, ...] = ()  # What installs them: a target, its flags.
 
   @property
   def is_ours(self) -> bool:
     return self.form is not None
+
+  @property
+  def group(self) -> str:
+    """Whom it is shown with: our form's name, or "peers"."""
+    return self.form.manifest["form"] if self.form else "peers"
 
 
 # Two float32 programs differ by some 1e-5; a wrong padding by over 1e-2. Eight
@@ -43,6 +52,8 @@ _FLOAT, _HALF, _BF16, _INT8 = 1e-3, 2e-2, 0.2, 0.7
 
 _MAIN = Form(("--form=main",), {"form": "main"})
 _PORTABLE = Form(("--form=portable",), {"form": "portable"})
+_ONNX = Form(("--form=onnx",), {"form": "onnx"}, "model.onnx",
+             ("tensorflow", "onnx", "onnxruntime", "tf2onnx"))
 
 
 def _serving(precision: str) -> Form:
@@ -52,7 +63,8 @@ def _serving(precision: str) -> Form:
 
 def _lite(quantization: str) -> Form:
   return Form(("--form=lite", f"--quantization={quantization}"),
-              {"form": "lite", "quantization": quantization}, "model.tflite")
+              {"form": "lite", "quantization": quantization}, "model.tflite",
+              is_calibrated=quantization == "int8")
 
 
 _TF, _KERAS = ("tensorflow",), ("tensorflow", "tf_keras")
@@ -70,28 +82,27 @@ INFERENCE = (
     Contestant("serving_bf16", "tensorflow_runtime", "saved_model", "bf16",
                "export", _TF, _BF16, _serving("bf16")),
     Contestant("lite_float32", "litert_runtime", "tflite", "float32",
-               "export", _LITERT, _FLOAT, _lite("float32"), _OURS),
+               "export", _LITERT, _FLOAT, _lite("float32"), _MADE),
     Contestant("lite_fp16", "litert_runtime", "tflite", "float32",
-               "export", _LITERT, _HALF, _lite("fp16"), _OURS),
+               "export", _LITERT, _HALF, _lite("fp16"), _MADE),
     Contestant("lite_dynamic", "litert_runtime", "tflite", "float32",
-               "export", _LITERT, _INT8, _lite("dynamic"), _OURS),
+               "export", _LITERT, _INT8, _lite("dynamic"), _MADE),
     Contestant("lite_int8", "litert_runtime", "tflite", "float32",
-               "export", _LITERT, _INT8, _lite("int8"), _OURS),
+               "export", _LITERT, _INT8, _lite("int8"), _MADE),
     Contestant("onnx", "onnx_runtime", "onnx_form", "float32", "export",
-               _ORT, _FLOAT, Form(("--form=onnx",), {"form": "onnx"},
-                                  "model.onnx"), _OURS),
+               _ORT, _FLOAT, _ONNX, _MADE),
     Contestant("tf_keras", "tensorflow_runtime", "keras", "float32", "keras",
                _KERAS, _FLOAT),
     Contestant("tf_keras_saved_model", "tensorflow_runtime",
                "keras_saved_model", "float32", "keras", _TF, _FLOAT),
     Contestant("timm", "torch_runtime", "timm", "float32", "torch", _TIMM,
-               _FLOAT, None, _PEERS),
+               _FLOAT, None, _TORCH),
     Contestant("onnxruntime", "onnx_runtime", "onnx", "float32", "export",
-               _ORT, _FLOAT, None, _OURS),
+               _ORT, _FLOAT, None, _MADE),
     Contestant("openvino_float32", "openvino_runtime", "onnx", "float32",
-               "export", _OPENVINO, _FLOAT, None, _OURS),
+               "export", _OPENVINO, _FLOAT, None, _MADE),
     Contestant("openvino_bf16", "openvino_runtime", "onnx", "bf16", "export",
-               _OPENVINO, _BF16, None, _OURS),
+               _OPENVINO, _BF16, None, _MADE),
 )
 
 # Tolerances are of the first step's loss, relative: it is a mean over few
@@ -110,9 +121,9 @@ TRAINING = (
     Contestant("tf_keras", "tensorflow_runtime", "keras", "float32", "keras",
                _KERAS, 1e-3),
     Contestant("timm", "torch_runtime", "timm", "float32", "torch", _TIMM,
-               1e-3, None, _PEERS),
+               1e-3, None, _TORCH),
     Contestant("timm_bf16", "torch_runtime", "timm", "bf16", "torch", _TIMM,
-               0.05, None, _PEERS),
+               0.05, None, _TORCH),
 )
 
 

@@ -35,11 +35,12 @@ flags.adopt_module_key_flags(options)
 _WHOLE = flags.DEFINE_bool(
     "whole", True, "Whether the whole program is run as well, once a round.")
 _BUILT = "bazel-bin/hub_export/export"
+_EXPORTER = [sys.executable, "-m", "hub_export.export"]
 
 
 def main(_: Sequence[str]) -> int:
   variant = variants.by_name(options.VARIANT.value)
-  setting = options.slow_setting()
+  setting, described = options.slow_setting(), machine.describe()
   with preparation.prepared(
       variant.name, options.CHECKPOINT.value, 32, 2, 0,
       options.WORK_DIR.value, (), (), _say) as prepared:
@@ -51,12 +52,14 @@ def main(_: Sequence[str]) -> int:
         found = one_round(prepared.checkpoint, variant.name, setting.threads,
                           built_runner(), _WHOLE.value)
         bar.update()
-        return found, found["export"]["others"]
+        return found, max(found[part]["others"] for part in (
+            "export", "whole") if part in found)
 
+      help_seconds(built_runner())  # Brings its files into memory.
       rounds, quiet = processes.quiet_rounds(
           held, setting.rounds, setting.spare_rounds, setting.max_others)
   found = summary(rounds, facts["weight_bytes"]) | quiet | {
-      "machine": machine.describe(), "weights": dict(facts)}
+      "machine": described, "weights": dict(facts)}
   title = f"Export of both modules, {variants.title(variant.name)}"
   verdicts = [targets.Verdict(v["what"], v["limit"], v["found"], v["unit"])
               for v in found["verdicts"]]
@@ -80,7 +83,6 @@ def one_round(checkpoint: str, variant: str, threads: int,
     built: What Bazel built of the exporter, if it did.
     whole: Whether to run the whole program too.
   """
-  exporter = [sys.executable, "-m", "hub_export.export"]
   with tempfile.TemporaryDirectory(prefix="regnety_hub_") as directory:
     found: dict[str, Any] = {"export": processes.fresh(
         threads, do="export", checkpoint=checkpoint, variant=variant,
@@ -88,14 +90,16 @@ def one_round(checkpoint: str, variant: str, threads: int,
   if whole:
     with tempfile.TemporaryDirectory(prefix="regnety_hub_") as directory:
       found["whole"] = processes.whole_run([
-          *exporter, f"--checkpoint={checkpoint}", f"--variant={variant}",
+          *_EXPORTER, f"--checkpoint={checkpoint}", f"--variant={variant}",
           f"--output_dir={directory}"])
-  found["help"] = {"python": processes.first_output_seconds(
-      [*exporter, "--help"])}
-  if built:
-    found["help"]["bazel"] = processes.first_output_seconds(
-        [str(built), "--help"])
-  return found
+  return found | {"help": help_seconds(built)}
+
+
+def help_seconds(built: pathlib.Path | None) -> dict[str, float]:
+  """Returns how long the exporter's help text takes, by ways of asking."""
+  ways = {"python": _EXPORTER} | ({"bazel": [str(built)]} if built else {})
+  return {way: processes.first_output_seconds([*command, "--help"])
+          for way, command in ways.items()}
 
 
 def summary(rounds: Sequence[Mapping[str, Any]], weight_bytes: int

@@ -13,8 +13,9 @@ in each round, so that ratios hold even as the machine changes. Rounds in which
 others used the machine are held again. Contestants are main, portable,
 serving_float32, serving_bf16, lite_float32, lite_fp16, lite_dynamic, lite_int8,
 onnx; tf_keras, tf_keras_saved_model, timm, onnxruntime, openvino_float32 and
-openvino_bf16. Images lie ready in each runtime's own
-layout, and a call ends when its outputs are there.
+openvino_bf16. Images lie ready in each runtime's own layout, and a call ends
+when its outputs are there. int8 is calibrated on these images. To export the
+form onnx takes //benchmarks:inference_forms in place of //benchmarks:inference.
 
 Exit status: 0 done, 1 something about the input or the machine, 2 wrong usage.
 A target that is not reached, or a peer that is not installed, is no error.

@@ -10,13 +10,17 @@ import hashlib
 import json
 import os
 import pathlib
-import subprocess
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import PIL.Image
+
 from benchmarks import contestants as contestants_lib
+from benchmarks import processes
 from benchmarks import pythons
 from benchmarks import workers
 from hub_export import errors
@@ -26,10 +30,21 @@ from hub_export.regnet import variants
 
 NUM_CLASSES = 1000
 _FACTS = "facts.json"
+# What brings the packages that export a form: see contestants.Form.
+_FORMS_IN_BAZEL = "./bazelw run //benchmarks:inference_forms"
+_FORMS_BY_PIP = "pip install -r tools/python/requirements-forms.txt"
 
 
 class Missing(errors.HubExportError):
-  """Something that a contestant needs is not there; the message says what."""
+  """Something that a contestant needs is not there; the message says what.
+
+  Attributes:
+    cure: A command that gets it, "" where there is none.
+  """
+
+  def __init__(self, message: str, cure: str = ""):
+    super().__init__(message)
+    self.cure = cure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +96,47 @@ class Prepared:
     found = find_export([*self.given, *export_paths(self._output_dir(form))],
                         form.manifest)
     if found is None:
-      self.say(f"Exporting: {' '.join(form.flags)}")
-      export(self.checkpoint, self.facts["variant"], form.flags,
-             self._output_dir(form))
+      self._make_export(form)
       found = find_export(export_paths(self._output_dir(form)), form.manifest)
     if found is None:
       raise Missing(f"the exporter made nothing that is {dict(form.manifest)}")
     return found
+
+  def _make_export(self, form: contestants_lib.Form) -> None:
+    """Exports, as a user does.
+
+    Raises:
+      Missing: if the exporter cannot make this form.
+    """
+    python = sys.executable
+    if form.packages:
+      found = pythons.find(form.packages, self.pythons)
+      if found.python is None:
+        raise Missing(
+            f"to export this form, {', '.join(found.lacking)} not installed",
+            _FORMS_IN_BAZEL if "BUILD_WORKING_DIRECTORY" in os.environ else
+            _FORMS_BY_PIP)
+      python = found.python
+    own = list(form.flags)
+    if form.is_calibrated:
+      own.append(f"--calibration_images={self._pictures()}")
+    self.say(f"Exporting: {' '.join(form.flags)}")
+    try:
+      processes.run_module(
+          python, "hub_export.export", f"--checkpoint={self.checkpoint}",
+          f"--variant={self.facts['variant']}",
+          f"--output_dir={self._output_dir(form)}", *own)
+    except errors.HubExportError as e:
+      raise Missing(str(e)) from e
+
+  def _pictures(self) -> pathlib.Path:
+    """Returns a directory of the images as files, to calibrate on."""
+    path = self.directory / "pictures"
+    path.mkdir(exist_ok=True)
+    for number, image in enumerate(np.load(self.directory / "images.npy")):
+      PIL.Image.fromarray(np.rint(255 * image).astype(np.uint8)).save(
+          path / f"{number}.png")
+    return path
 
   def _output_dir(self, form: contestants_lib.Form) -> pathlib.Path:
     # One for each: an export of one form must not be taken for another's.
@@ -99,23 +148,30 @@ class Prepared:
       return path
     python = pythons.find(("onnx", "numpy"), self.pythons)
     if python.python is None:
-      raise Missing("the package onnx is not installed; it writes the file")
+      raise Missing("to write its file, onnx not installed",
+                    program.command("//benchmarks:peers"))
     self.say("Writing an ONNX file for the peers")
-    run_module(python.python, "benchmarks.made_onnx",
-               str(self.directory / "canonical.npz"),
-               self.facts["convention"], str(path))
+    half = path.with_suffix(".half")
+    processes.run_module(python.python, "benchmarks.made_onnx",
+                         str(self.directory / "canonical.npz"),
+                         self.facts["convention"], str(half))
+    half.rename(path)
     return path
 
   def keras_saved_model(self, size_px: int) -> pathlib.Path:
     """Returns tf_keras' own SavedModel of the same weights."""
     path = self.directory / "keras_saved_model"
-    if not (path / "saved_model.pb").exists():
+    if not path.exists():
+      half = path.with_suffix(".half")
+      # What an interrupted run left.
+      shutil.rmtree(half, ignore_errors=True)
       self.say("Having tf_keras save its model")
       keras = next(c for c in contestants_lib.INFERENCE
                    if c.what == "keras")
       task = self.task(keras, "infer", os.cpu_count(), size_px)
       with workers.Worker("tf_keras", sys.executable, os.cpu_count()) as w:
-        w.ask("open", task=task | {"save_to": str(path)})
+        w.ask("open", task=task | {"save_to": str(half)})
+      half.rename(path)
     return path
 
 
@@ -148,8 +204,7 @@ def prepared(variant: str, checkpoint: str | None, size_px: int,
     export_dirs.read_manifest(path)
   with contextlib.ExitStack() as stack:
     if work_dir:
-      key = hashlib.sha256(json.dumps(task).encode()).hexdigest()[:12]
-      directory = program.user_path(work_dir) / f"{name}-{key}"
+      directory = program.user_path(work_dir) / f"{name}-{key(task)}"
       directory.mkdir(parents=True, exist_ok=True)
     else:
       directory = pathlib.Path(stack.enter_context(
@@ -157,8 +212,8 @@ def prepared(variant: str, checkpoint: str | None, size_px: int,
     facts = directory / _FACTS
     if not facts.exists():
       say(f"Making {'weights and ' if checkpoint is None else ''}images")
-      run_module(sys.executable, "benchmarks.made_weights",
-                 json.dumps(task | {"directory": str(directory)}))
+      processes.run_module(sys.executable, "benchmarks.made_weights",
+                           json.dumps(task | {"directory": str(directory)}))
     yield Prepared(directory, json.loads(facts.read_text()), exports,
                    checkpoint or str(directory / "weights.h5"), peers, say)
 
@@ -180,35 +235,23 @@ def export_paths(output_dir: pathlib.Path) -> list[pathlib.Path]:
       f"*/*/*/{export_dirs.MANIFEST}"))
 
 
-def export(checkpoint: str, variant: str, form_flags: Sequence[str],
-           output_dir: pathlib.Path) -> None:
-  """Exports, as a user does.
+def key(task: Mapping[str, Any]) -> str:
+  """Returns what tells kept files from those of another task, checkpoint or
+  exporter: what it wrote before it was changed must not be measured.
 
-  Raises:
-    Missing: if the exporter does not know the form or could not make it.
+  Args:
+    task: What is to be made; of its "checkpoint" the file's time counts too.
   """
-  try:
-    run_module(sys.executable, "hub_export.export",
-               f"--checkpoint={checkpoint}", f"--variant={variant}",
-               f"--output_dir={output_dir}", *form_flags)
-  except errors.HubExportError as e:
-    raise Missing(str(e)) from e
-
-
-def run_module(python: str, module: str, *arguments: str) -> None:
-  """Runs a program of this project to its end.
-
-  Raises:
-    HubExportError: if it fails; with the end of what it said.
-  """
-  result = subprocess.run(
-      [python, "-m", module, *arguments], text=True, capture_output=True,
-      env=workers.environment(python, os.cpu_count()), check=False)
-  if result.returncode:
-    said = (result.stderr.strip() or result.stdout.strip()).splitlines()
-    raise errors.HubExportError(
-        f"{module} ended with exit status {result.returncode}: "
-        f"{' '.join(said[-3:])[-600:]}")
+  digest = hashlib.sha256(json.dumps(task).encode())
+  if task["checkpoint"]:
+    path = program.user_path(task["checkpoint"])
+    if path.exists():
+      digest.update(str(path.stat().st_mtime_ns).encode())
+  root = pathlib.Path(__file__).absolute().parents[1]
+  for path in sorted([*root.glob("benchmarks/made_*.py"),
+                      *root.glob("hub_export/**/*.py")]):
+    digest.update(path.read_bytes())
+  return digest.hexdigest()[:12]
 
 
 def timm_name(variant: str) -> str:

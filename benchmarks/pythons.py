@@ -13,8 +13,9 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
+from benchmarks import workers
 from hub_export import errors
 from hub_export import program
 
@@ -97,17 +98,10 @@ def find(packages: Iterable[str], pythons: Sequence[str]) -> Found:
 def _installed(python: str, packages: tuple[str, ...]) -> Sequence[str]:
   """Returns those of the packages that a Python has; imports none."""
   result = subprocess.run(
-      [python, "-c", _PROBE, *packages], env=_environment(python), text=True,
-      capture_output=True, check=False)
+      [python, "-c", _PROBE, *packages], env=workers.environment(python, 1),
+      text=True, capture_output=True, check=False)
   if result.returncode:
     raise errors.HubExportError(
         f"{python} cannot be run: {result.stderr.strip()[-300:]}. Name "
         "another one with --peers_python, or leave the flag out.")
   return json.loads(result.stdout)
-
-
-def _environment(python: str) -> Mapping[str, str]:
-  if python == sys.executable:
-    return os.environ
-  return {n: v for n, v in os.environ.items()
-          if n not in ("PYTHONPATH", "PYTHONHOME")}

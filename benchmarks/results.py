@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from hub_export import export_dirs
 from hub_export import program
 
 OURS, THEIRS = "#3182bd", "#bdbdbd"  # Colours.
+_WIDTH = 80
+_GAP = 0.6  # Between groups of bars, in bars.
 
 
 def spread(found: Mapping[str, float], digits: int = 2) -> str:
@@ -50,17 +53,40 @@ def quietness(held: Mapping[str, Any]) -> str:
           f"others used up to {held['others']:.1%} of the machine: {state}")
 
 
-def ratios_table(found: Mapping[str, Any]) -> str:
-  """Returns ratios of ours to others with their verdicts, as lines."""
-  rows = [("Ratio", "batch", "wall, quartiles", "CPU", "target")]
+def ratios_tables(found: Mapping[str, Any]) -> str:
+  """Returns ratios of ours to others as lines, a table for each batch size;
+  "" where there are none. Quartiles stand in the JSON file."""
+  parts = []
   for size, held in found["batches"].items():
-    for pair, ratio in held["ratios"].items():
-      verdict = ratio.get("verdict")
-      rows.append((
-          pair, size, spread(ratio["wall"], 3),
-          f"{ratio['cpu']['median']:.3f}",
-          str(targets.Verdict(pair, verdict["limit"], verdict["found"]))
-          if verdict else ""))
+    peers = list(next(iter(held["ratios"].values()), ()))
+    if peers:
+      rows = [(f"Batch {size}, ours to", *peers)]
+      rows += [(name, *(
+          f"{_three_digits(ratio['wall']['median'])}, "
+          f"{_three_digits(ratio['cpu']['median'])}"
+          for ratio in ratios.values()))
+               for name, ratios in held["ratios"].items()]
+      parts.append(batch.table(rows))
+  return "\n\n".join(["Ratios, below 1 where ours is faster: wall time, CPU "
+                      "time", *parts]) if parts else ""
+
+
+def targets_table(found: Sequence[Mapping[str, Any]]) -> str:
+  """Returns targets and whether they were reached, as lines; "" for none.
+
+  Args:
+    found: As `contest_program.targets` gives them.
+  """
+  if not found:
+    return ""
+  rows = [("Targets, wall time", "batch", "at most", "measured, quartiles",
+           "reached", "CPU time")]
+  for target in found:
+    measured = ("not measured", "", "") if target["wall"] is None else (
+        spread(target["wall"], 3), "yes" if target["holds"] else "NO",
+        f"{target['cpu']['median']:.3f}")
+    rows.append((f"{target['ours']} : {target['theirs']}",
+                 str(target["batch"]), f"{target['limit']:g}", *measured))
   return batch.table(rows)
 
 
@@ -74,11 +100,16 @@ def missing_table(missing: Sequence[Mapping[str, str]]) -> str:
   """Returns who did not take part and what to do, as lines; "" for nobody."""
   if not missing:
     return ""
-  return "Did not take part:\n" + "\n".join(
-      # All of a long one stands in the JSON file.
-      f"  {m['name']}: {m['reason'].splitlines()[0][:300]}"
-      + (f"; install: {m['install']}" if m["install"] else "")
-      for m in missing)
+  lines = ["Did not take part:"]
+  for each in missing:
+    text = f"{each['name']}: {each['reason']}"
+    for line in text.splitlines():
+      lines += textwrap.wrap(
+          line, _WIDTH, initial_indent="  ", subsequent_indent="    ",
+          break_long_words=False, break_on_hyphens=False)
+    if each["install"]:
+      lines.append(f"    run this: {each['install']}")
+  return "\n".join(lines)
 
 
 def write(name: str, found: Mapping[str, Any], png: bytes,
@@ -92,51 +123,100 @@ def write(name: str, found: Mapping[str, Any], png: bytes,
   print(f"\n{program.shown_path(output_dir)}: {name}.json, {name}.png")
 
 
-def contest_picture(found: Mapping[str, Any], title: str, unit: str) -> bytes:
-  """Returns a PNG: for each batch a bar for each contestant, with quartiles."""
+def contest_picture(found: Mapping[str, Any], title: str, unit: str,
+                    machine_line: str) -> bytes:
+  """Returns a PNG: a column for each batch size, a bar for each contestant.
+
+  Args:
+    found: As `contest_program.run` gives it.
+    title: Of all.
+    unit: What a figure is of: "image" or "step".
+    machine_line: Where the figures come from; stands below.
+  """
   batches = found["batches"]
-  most = max(len(held["figures"]) for held in batches.values())
-  drawn, all_axes = _figure(len(batches), 1.2 + 0.3 * most)
+  places, ends = rows_by_group(found)
+  drawn, all_axes = _figure(len(batches), 1.8 + 0.24 * max(places.values()))
   for axes, (size, held) in zip(all_axes, batches.items(), strict=True):
-    ordered = sorted(held["figures"].items(),
-                     key=lambda kv: kv[1]["wall_ms"]["median"])
-    for row, (name, figures) in enumerate(ordered):
-      wall = figures["wall_ms"]
-      axes.barh(row, wall["median"],
-                color=OURS if name in found["ours"] else THEIRS)
+    for name, figures in held["figures"].items():
+      wall, row = figures["wall_ms"], places[name]
+      axes.barh(row, wall["median"], height=0.75, color=_colour(found, name))
       axes.plot([wall["low"], wall["high"]], [row, row], "k-", linewidth=1)
-      axes.text(wall["high"], row, f" {wall['median']:.2f}", va="center",
-                fontsize=8)
-    axes.set_yticks(range(len(ordered)), [name for name, _ in ordered],
-                    fontsize=8)
-    axes.invert_yaxis()
-    axes.margins(x=0.2)
+      axes.text(max(wall["high"], wall["median"]), row,
+                f" {_three_digits(wall['median'])}", va="center", fontsize=8)
+    for end in ends[:-1]:
+      axes.axhline(end, color="#dddddd", linewidth=0.8)
+    axes.set_yticks(list(places.values()),
+                    list(places) if axes is all_axes[0] else [], fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_ylim(ends[-1], -0.5 - _GAP / 2)
+    # Room for the figure beside the longest bar.
+    axes.set_xlim(0, 1.22 * max(f["wall_ms"]["high"]
+                                for f in held["figures"].values()))
+    axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel(f"ms per {unit}", fontsize=8)
     axes.set_title(f"batch {size}" + ("" if held["is_quiet"]
-                                      else " (not quiet)"), fontsize=9)
-  drawn.suptitle(f"{title} (blue: this project)", fontsize=10)
+                                      else " (machine not quiet)"), fontsize=9)
+  drawn.suptitle(title, fontsize=11)
+  drawn.legend(
+      handles=[_patch(OURS, "this project"), _patch(THEIRS, "others")],
+      fontsize=8, frameon=False, ncols=2, loc="outside upper right")
+  drawn.supxlabel(textwrap.fill(
+      f"Medians, and quartiles as lines. {machine_line}",
+      65 * max(2, len(batches))), fontsize=7)
   return _png(drawn)
 
 
-def lines_picture(panels: Sequence[Mapping[str, Any]], title: str,
-                  x_label: str) -> bytes:
+def rows_by_group(found: Mapping[str, Any]
+                  ) -> tuple[dict[str, float], list[float]]:
+  """Returns where each contestant's bar is, group below group.
+
+  Args:
+    found: "groups", in the order to be drawn, and "batches".
+
+  Returns:
+    Name -> row, for whoever has a figure; and where each group ends.
+  """
+  drawn = {name for held in found["batches"].values()
+           for name in held["figures"]}
+  places, ends, row, last = {}, [], 0.0, None
+  for name, group in found["groups"].items():
+    if name in drawn:
+      if last not in (None, group):
+        ends.append(row - 0.5 + _GAP / 2)
+        row += _GAP
+      places[name], last = row, group
+      row += 1
+  return places, [*ends, row - 0.5 + _GAP / 2]
+
+
+def lines_picture(panels: Sequence[Mapping[str, Any]], title: str) -> bytes:
   """Returns a PNG of panels with both axes logarithmic, a line each.
 
   Args:
-    panels: Each {"title", "y_label", "x": [...], "y": [...], "note"}.
+    panels: Each {"title", "x_label", "y_label", "x": [...], "y": [...],
+      "note"}.
     title: Of all.
-    x_label: Of each panel's axis below.
   """
-  drawn, all_axes = _figure(len(panels), 3.2)
-  for axes, panel in zip(all_axes, panels, strict=True):
+  from matplotlib import ticker  # pylint: disable=g-import-not-at-top
+  rows = -(-len(panels) // 3)
+  drawn, all_axes = _figure(3, 3 * rows, rows)
+  for axes, panel in zip(all_axes, panels):
     axes.loglog(panel["x"], panel["y"], "o-", color=OURS, markersize=3)
     first_x, first_y = panel["x"][0], panel["y"][0]
     axes.loglog(panel["x"], [first_y * x / first_x for x in panel["x"]], ":",
                 color="black", linewidth=1, label="linear")
-    axes.set_xlabel(x_label, fontsize=8)
+    axes.set_xlabel(panel["x_label"], fontsize=8)
     axes.set_ylabel(panel["y_label"], fontsize=8)
+    axes.tick_params(labelsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+      axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+      axis.set_major_formatter("{x:g}")
+      axis.set_minor_locator(ticker.NullLocator())
     axes.set_title(f"{panel['title']}\n{panel['note']}", fontsize=8)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, frameon=False)
+  for axes in all_axes[len(panels):]:
+    axes.set_visible(False)
   drawn.suptitle(title, fontsize=10)
   return _png(drawn)
 
@@ -156,11 +236,27 @@ def bars_picture(rows: Sequence[tuple[str, float, bool]], title: str,
   return _png(drawn)
 
 
-def _figure(columns: int, height: float) -> tuple[Any, Sequence[Any]]:
+def _figure(columns: int, height: float, rows: int = 1
+            ) -> tuple[Any, Sequence[Any]]:
+  """Returns a figure of so many inches, and all its axes, row by row."""
   from matplotlib import figure  # pylint: disable=g-import-not-at-top
-  drawn = figure.Figure(figsize=(max(7, 4 * columns), height),
+  drawn = figure.Figure(figsize=(max(7, 3.6 * columns), max(height, 3)),
                         layout="constrained")
-  return drawn, drawn.subplots(1, columns, squeeze=False)[0]
+  return drawn, drawn.subplots(rows, columns, squeeze=False).ravel()
+
+
+def _colour(found: Mapping[str, Any], name: str) -> str:
+  return THEIRS if found["groups"][name] == "peers" else OURS
+
+
+def _patch(colour: str, label: str) -> Any:
+  from matplotlib import patches  # pylint: disable=g-import-not-at-top
+  return patches.Patch(color=colour, label=label)
+
+
+def _three_digits(value: float) -> str:
+  """Returns such as 0.123, 1.20, 12.3 or 1234."""
+  return f"{value:#.3g}" if value < 99.95 else f"{value:.0f}"
 
 
 def _png(drawn: Any) -> bytes:

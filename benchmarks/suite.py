@@ -10,15 +10,16 @@ Exit status: 0 all done, 1 one or more failed, 2 wrong usage.
 """
 
 from collections.abc import Sequence
-import subprocess
 import sys
 
 from absl import flags
 
 from benchmarks import options
+from benchmarks import processes
 from hub_export import program
 
 flags.adopt_module_key_flags(options)
+_GRACE_SECONDS = 30.0  # More than a benchmark gives what it has started.
 PROGRAMS = ("inference", "finetune", "load", "export", "scale")
 
 
@@ -29,9 +30,11 @@ def main(_: Sequence[str]) -> int:
   failed = []
   for name in PROGRAMS:
     print(f"\n=== //benchmarks:{name}\n", flush=True)
-    if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *given],
-                      env=program.child_environment(), check=False).returncode:
-      failed.append(name)
+    with processes.started(
+        [sys.executable, "-m", f"benchmarks.{name}", *given],
+        program.child_environment(), _GRACE_SECONDS) as process:
+      if process.wait():
+        failed.append(name)
   if failed:
     print(f"\nFailed, see above: {', '.join(failed)}", file=sys.stderr)
   return 1 if failed else 0

@@ -31,7 +31,7 @@ class Verdict:
     return self.found <= self.limit
 
   def __str__(self) -> str:
-    return (f"at most {self.limit:g}{self.unit}: {self.found:.3g}{self.unit} "
+    return (f"at most {self.limit:g}{self.unit}: {self.found:.4g}{self.unit} "
             f"{'yes' if self.holds else 'NO'}")
 
   def to_dict(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Tests of rounds, of what follows from them, and of how it is told."""
 
 import io
+import types
 
 import PIL.Image
 import pytest
@@ -11,6 +12,7 @@ from benchmarks import contestants
 from benchmarks import inference
 from benchmarks import load
 from benchmarks import machine
+from benchmarks import options
 from benchmarks import preparation
 from benchmarks import processes
 from benchmarks import results
@@ -96,20 +98,30 @@ class TestFigures:
     assert found["wall"]["high"] == pytest.approx(0.55)  # 0.5, 0.5 and 0.6.
     assert found["cpu"]["median"] == pytest.approx(0.25)
 
-  def test_pairs_and_verdicts(self):
-    wanted = [targets.Ratio("main", "peer", {1: 0.5}),
-              targets.Ratio("main", "absent", {1: 0.5})]
-    held = _held(main=[3.0], other=[1.0], peer=[5.0])
-    found = contest_program.ratios(held, wanted, 1, ["main", "other"],
-                                   ["peer"])
-    assert set(found) == {"main : peer", "other : peer"}
-    assert found["main : peer"]["verdict"] == {
-        "what": "main : peer", "limit": 0.5, "found": 0.6, "unit": "",
-        "holds": False}
-    assert "verdict" not in found["other : peer"]
-    # Of another batch size there is no target.
-    found = contest_program.ratios(held, wanted, 8, ["main"], ["peer"])
-    assert "verdict" not in found["main : peer"]
+  def test_targets_and_whether_they_hold(self):
+    def ratio(wall):
+      return {"wall": {"median": wall}, "cpu": {"median": 2.0}}
+    plan = contest_program.Plan(
+        "infer", [_contestant(n) for n in ("main", "slow", "peer", "gone")],
+        [1, 8, 32], 224, [
+            targets.Ratio("main", "peer", {1: 0.5, 8: 0.25, 16: 0.1}),
+            targets.Ratio("slow", "gone", {8: 0.5}),
+            targets.Ratio("main", "not_asked_for", {1: 0.5})], 0, 1)
+    batches = {"1": {"ratios": {"main": {"peer": ratio(0.5)},
+                                "slow": {"peer": ratio(9.0)}}},
+               "8": {"ratios": {"main": {"peer": ratio(0.26)}, "slow": {}}}}
+    found = [(t["ours"], t["theirs"], t["batch"], t["limit"], t["holds"])
+             for t in contest_program.targets(plan, batches)]
+    assert found == [("main", "peer", 1, 0.5, True),
+                     ("main", "peer", 8, 0.25, False),
+                     ("slow", "gone", 8, 0.5, None)]
+
+  def test_targets_of_a_batch_that_nobody_finished(self):
+    plan = contest_program.Plan(
+        "infer", [_contestant("a"), _contestant("b")], [1], 224,
+        [targets.Ratio("a", "b", {1: 0.5})], 0, 1)
+    target, = contest_program.targets(plan, {})
+    assert target["wall"] is None and target["holds"] is None
 
 
 class TestExponent:
@@ -129,33 +141,91 @@ class TestExponent:
     assert fit["exponent"] == pytest.approx(1)
     assert fit["error"] == pytest.approx((1 / 3) ** 0.5)
 
+  @staticmethod
+  def _row(size):
+    return {"variant": "regnety_200mf", "parameters": size,
+            "multiply_adds": size ** 1.4, "export": size,
+            "export_memory": size ** 1.3, "disk": size,
+            "batch_1": size ** 1.4, "batch_8": size ** 1.6,
+            "infer_memory": size}
+
   def test_what_grows_faster_is_told(self):
-    def row(size):
-      return {"variant": "regnety_200mf", "parameters": size,
-              "multiply_adds": size ** 1.4, "export": size,
-              "export_memory": size ** 1.3, "disk": size,
-              "batch_1": size ** 1.4, "batch_8": size, "infer_memory": size}
-    rows = [row(1e6), row(1e7), row(1e8)]
+    rows = [self._row(1e6), self._row(1e7), self._row(1e8)]
     found = {"variants": rows, "exponents": scale.exponents(rows)}
     holds = {k: e["verdict"]["holds"] for k, e in found["exponents"].items()}
-    # Multiply-adds grow as fast as the time of batch 1 does.
+    # Batch 1 takes the time of its multiply-adds, batch 8 more than that.
     assert holds == {"export": True, "export_memory": False, "disk": True,
-                     "batch_1": True, "batch_8": True, "infer_memory": True}
-    text = scale.table(found)
-    assert "Faster than linearly grows: export, memory\n" in text + "\n"
-    assert "1.30 +- 0.00" in text and "at most 1.05: 1.3 NO" in text
+                     "batch_1": True, "batch_8": False, "infer_memory": True}
+    lines = scale.table(found).splitlines()
+    assert lines[-1] == (
+        "Faster than linearly grows: export memory, batch 8 CPU")
+    fit, = [line for line in lines if line.startswith("batch 1 CPU")]
+    assert fit.split()[3:] == ["1.40", "+-", "0.00", "1.00", "+-", "0.00",
+                               "multiply-adds", "at", "most", "1.05:", "1",
+                               "yes"]
+    assert "1.30 +- 0.00" in lines[7] and "at most 1.05: 1.3 NO" in lines[7]
     assert PIL.Image.open(io.BytesIO(scale.picture(found))).size[0] > 1000
+
+  def test_growth_that_a_constant_part_hides_is_told(self):
+    rows = [self._row(10.0 ** k) for k in range(1, 7)]
+    for row in rows:
+      row["batch_8"] = row["export_memory"] = row["parameters"]
+      row["export"] = 1e7 + row["parameters"] ** 1.2
+    found = {"variants": rows, "exponents": scale.exponents(rows)}
+    assert found["exponents"]["export"]["verdict"]["holds"]
+    assert scale.table(found).splitlines()[-1].startswith("Nothing grows")
+    for row in rows:
+      row["export"] = 1e4 + row["parameters"] ** 1.2
+    found = {"variants": rows, "exponents": scale.exponents(rows)}
+    larger = found["exponents"]["export"]["fits"]["larger"]["exponent"]
+    # By the ends of the larger half: (1e4 + 10^7.2) / (1e4 + 10^4.8).
+    assert larger == pytest.approx(1.17, abs=0.01)
+    assert found["exponents"]["export"]["verdict"]["holds"]
+    assert scale.table(found).splitlines()[-1] == (
+        "Faster than linearly grows: export CPU")
+
+  def test_kept_figures_are_taken_where_nothing_changed(
+      self, monkeypatch, tmp_path, capsys):
+    measured = []
+
+    def measure(name, *_):
+      measured.append(name)
+      return self._row(1e6 * len(measured)), {"others": 0.01}
+    monkeypatch.setattr(scale, "measured", measure)
+    setting, here = options.Setting(2, 3, 3, 0.05), {"cores": 2, "load": [0]}
+
+    def take(name="regnety_200mf", seconds=1.0, here=here):
+      return scale.kept_or_measured(name, setting, 32, seconds, here)
+    flag = types.SimpleNamespace(value=str(tmp_path))
+    monkeypatch.setattr(options, "WORK_DIR", flag)
+    first = take()
+    assert take(here=here | {"load": [7]}) == first and len(measured) == 1
+    assert "kept from an earlier run" in capsys.readouterr().out
+    take(seconds=2.0)
+    take("regnety_400mf")
+    take(here=here | {"cores": 4})
+    assert len(measured) == 4
+    flag.value = None
+    take()
+    assert len(measured) == 5
+
+
+def _contestant(name):
+  return contestants.Contestant(name, "", "", "float32", "keras", (), 1e-3)
 
 
 def _found(is_quiet=True):
-  held = _held(main=[0.0049], tf_keras=[0.01])
+  held = _held(main=[0.0049], tf_keras=[0.01], timm=[0.02])
   return {
-      "ours": ["main"], "batches": {"1": {
+      "groups": {"main": "main", "lite": "lite", "serving_float32": "serving",
+                 "serving_bf16": "serving", "tf_keras": "peers",
+                 "timm": "peers"},
+      "batches": {"1": {
           "rounds": 1, "thrown_away": 2, "others": 0.031, "is_quiet": is_quiet,
           "figures": contest.figures(held, 1),
-          "ratios": contest_program.ratios(
-              held, [targets.Ratio("main", "tf_keras", {1: 0.53})], 1,
-              ["main"], ["tf_keras"])}}}
+          "ratios": {"main": {
+              peer: contest.ratio(held, "main", peer)
+              for peer in ("tf_keras", "timm")}}}}}
 
 
 class TestTables:
@@ -167,31 +237,69 @@ class TestTables:
     assert lines[1].split() == ["main", "4.90", "(4.90", "to", "4.90)",
                                 "0.02", "1.00"]
     assert lines[2].split()[-1] == "2.04"
-    assert lines[3] == ("1 rounds, 2 more thrown away; others used up to 3.1% "
+    assert lines[4] == ("1 rounds, 2 more thrown away; others used up to 3.1% "
                         "of the machine: quiet")
 
   def test_noise_is_told(self):
     assert "NOT quiet" in results.figures_table(_found(False), "image")
 
-  def test_verdicts(self):
-    text = results.ratios_table(_found())
-    assert "main : tf_keras" in text
-    assert text.endswith("at most 0.53: 0.49 yes")
+  def test_ratios(self):
+    lines = results.ratios_tables(_found()).splitlines()
+    # Processor time is the square of wall time here.
+    assert [line.split() for line in lines[2:]] == [
+        ["Batch", "1,", "ours", "to", "tf_keras", "timm"],
+        ["main", "0.490,", "0.240", "0.245,", "0.0600"]]
+
+  def test_no_ratios_without_peers(self):
+    found = _found()
+    found["batches"]["1"]["ratios"] = {"main": {}}
+    assert results.ratios_tables(found) == ""
+    found["batches"]["1"]["ratios"] = {}
+    assert results.ratios_tables(found) == ""
+
+  def test_targets(self):
+    spread = {"median": 0.4912, "low": 0.48, "high": 0.5}
+    target = {"ours": "a", "theirs": "b", "batch": 8, "limit": 0.5,
+              "wall": spread, "cpu": {"median": 0.3}, "holds": True}
+    text = results.targets_table([
+        target, target | {"holds": False},
+        target | {"wall": None, "cpu": None, "holds": None}])
+    assert [line.split()[3:] for line in text.splitlines()[1:]] == [
+        ["8", "0.5", "0.491", "(0.480", "to", "0.500)", "yes", "0.300"],
+        ["8", "0.5", "0.491", "(0.480", "to", "0.500)", "NO", "0.300"],
+        ["8", "0.5", "not", "measured"]]
+    assert results.targets_table([]) == ""
     assert str(targets.Verdict("x", 8, 9.123, " s")) == (
-        "at most 8 s: 9.12 s NO")
+        "at most 8 s: 9.123 s NO")
 
   def test_missing_peers_and_how_to_get_them(self):
     assert results.missing_table([]) == ""
-    assert results.missing_table([
+    reason = "no such form (" + "what it says " * 12 + "and\n  more of it)"
+    text = results.missing_table([
         {"name": "timm", "reason": "torch not installed", "install": "do it"},
-        {"name": "lite", "reason": "no such form\nand more",
-       "install": ""}]) == (
-            "Did not take part:\n"
-            "  timm: torch not installed; install: do it\n"
-            "  lite: no such form")
+        {"name": "lite", "reason": reason, "install": ""}])
+    lines = text.splitlines()
+    assert lines[:4] == ["Did not take part:", "  timm: torch not installed",
+                         "    run this: do it", "  lite: no such form (what it "
+                         "says what it says what it says what it says what"]
+    assert max(map(len, lines)) <= 80
+    # Nothing of it is cut off.
+    assert text.split()[-len(reason.split()):] == reason.split()
 
-  def test_picture(self):
-    png = results.contest_picture(_found(), "Title", "image")
+  def test_picture_in_groups(self):
+    found = _found()
+    found["batches"]["8"] = {"is_quiet": False, "figures": {
+        name: found["batches"]["1"]["figures"]["main"]
+        for name in ("serving_float32", "serving_bf16", "timm")}}
+    places, ends = results.rows_by_group(found)
+    # The Lite form took no part; those of one form are next to each other.
+    assert list(places) == ["main", "serving_float32", "serving_bf16",
+                            "tf_keras", "timm"]
+    assert places["serving_bf16"] - places["serving_float32"] == 1
+    assert places["serving_float32"] - places["main"] > 1
+    assert [sum(row < end for row in places.values()) for end in ends] == [
+        1, 3, 5]
+    png = results.contest_picture(found, "Title", "image", "a machine " * 20)
     assert PIL.Image.open(io.BytesIO(png)).format == "PNG"
 
 
@@ -207,10 +315,11 @@ def test_load_summary():
       pytest.approx(0.1))
   assert found["ratios"]["load"][load.SAVED_MODEL]["wall"]["median"] == (
       pytest.approx(1.25))
+  # Against both ways to load what tf_keras has saved, and in seconds.
   assert [(v["limit"], round(v["found"], 3), v["holds"])
           for v in found["verdicts"]] == [
-              (1.0, 0.1, True), (1.0, 1.0, True), (0.4, 0.3, True),
-              (0.4, 0.6, False)]
+              (1.0, 0.1, True), (1.0, 1.25, False), (1.0, 1.0, True),
+              (0.4, 0.3, True), (0.4, 0.5, False), (0.4, 0.6, False)]
   assert "at most 0.4 s: 0.6 s NO" in load.table(found)
 
 

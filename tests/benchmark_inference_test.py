@@ -39,9 +39,11 @@ def test_a_small_network_beside_tf_keras(tmp_path):
   assert found["weights"]["parameters"] == 3183844
   assert "tensorflow" in found["contestants"]["main"]["versions"]
   # Of batch 1 alone there is a target.
-  verdicts = [held["ratios"]["main : tf_keras"].get("verdict", {}).get("limit")
-              for held in found["batches"].values()]
-  assert verdicts == [0.53, None]
+  assert [(t["ours"], t["theirs"], t["batch"], t["limit"])
+          for t in found["targets"]] == [("main", "tf_keras", 1, 0.53)]
+  assert found["targets"][0]["wall"] == (
+      found["batches"]["1"]["ratios"]["main"]["tf_keras"]["wall"])
+  assert result.stdout.index("Targets") < result.stdout.index("Batch 1 ")
   missing, = found["missing"]
   assert missing["name"] == "timm" and "not installed" in missing["reason"]
   assert "Did not take part:\n  timm: " in result.stdout

@@ -1,12 +1,16 @@
 """Tests of the contestants' processes, of both sides of the pipe."""
 
+import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 import types
 
+import PIL.Image
 import numpy as np
 import pytest
 
@@ -53,15 +57,21 @@ class TestProtocol:
   def test_silence_ends(self):
     with workers.Worker("somebody", sys.executable, 1, 0.2,
                         "tests.fake_worker") as worker:
-      with pytest.raises(errors.HubExportError, match="not answered for 0 s"):
+      with pytest.raises(workers.WorkerError,
+                         match="not answered for 0.2 s") as e:
         worker.ask("sleep")
+      assert e.value.name == "somebody"
+      worker.end()  # And the context ends it once more.
 
   def test_another_python_does_not_see_our_packages(self, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
     root = str(pathlib.Path(__file__).absolute().parents[1])
-    assert workers.environment("other/python", 2)["PYTHONPATH"] == root
-    ours = workers.environment(sys.executable, 2)["PYTHONPATH"]
-    assert ours.split(os.pathsep)[-1] == "elsewhere"
+    monkeypatch.delenv("PYTHONNOUSERSITE", raising=False)
+    theirs = workers.environment("other/python", 2)
+    assert theirs["PYTHONPATH"] == root and theirs["PYTHONNOUSERSITE"] == "1"
+    ours = workers.environment(sys.executable, 2)
+    assert ours["PYTHONPATH"].split(os.pathsep)[-1] == "elsewhere"
+    assert "PYTHONNOUSERSITE" not in ours  # TensorFlow may be in there.
 
 
 class _Model:
@@ -142,21 +152,25 @@ class TestWorker:
 
 def _contestant(name, tolerance=1e-3, packages=("json",), form=None):
   return contestants.Contestant(name, "fake", "x", "float32", "keras",
-                                packages, tolerance, form, "//benchmarks:peers")
+                                packages, tolerance, form,
+                                ("//benchmarks:peers", "--torch"))
 
 
 class _Asked:
-  """A worker without a process."""
-  off = {}
+  """A worker without a process; one of `tired` fails at its fourth turn."""
+  off, tired, ended = {}, (), []
 
   def __init__(self, name, *_):
-    self.name = name
+    self.name, self._turns = name, 0
 
   def __enter__(self):
     return self
 
   def __exit__(self, *_):
     pass
+
+  def end(self):
+    self.ended.append(self.name)
 
   def ask(self, do, **request):
     if do == "outputs":
@@ -167,6 +181,9 @@ class _Asked:
 
   def time(self, seconds, fewest):
     del seconds, fewest
+    self._turns += 1
+    if self.name in self.tired and self._turns > 3:
+      raise workers.WorkerError(self.name, "out of memory")
     return meter.Turn((0.25,), 0.25, 0.0)
 
 
@@ -191,14 +208,15 @@ class TestContest:
                                lambda text: None)
 
   def test_all_take_part(self, prepared):
-    ours = contestants.Form((), {})
-    found = self._run(prepared, _contestant("a", form=None), _contestant("b"))
-    assert not found["missing"] and not found["ours"]
+    found = self._run(prepared, _contestant("a"), _contestant("b"))
+    assert not found["missing"]
+    assert found["groups"] == {"a": "peers", "b": "peers"}
     assert list(found["batches"]) == ["1", "4"]
     wall = found["batches"]["4"]["figures"]["a"]["wall_ms"]
     assert wall["median"] == 1e3 * 0.25 / 4
     assert found["contestants"]["a"]["difference"] < 1e-9
-    assert ours.file == ""
+    # Nobody of these is ours: nothing to compare, and no target is reached.
+    assert [t["holds"] for t in found["targets"]] == [None]
 
   def test_other_outputs_are_no_comparison(self, prepared, monkeypatch):
     monkeypatch.setattr(_Asked, "off", {"b": 0.1})
@@ -211,8 +229,26 @@ class TestContest:
                       _contestant("b", packages=("json", "no_such_package")))
     missing, = found["missing"]
     assert missing["reason"] == "no_such_package not installed"
-    assert "benchmarks" in missing["install"] and (
-        "peers" in missing["install"])
+    assert missing["install"] in ("python -m benchmarks.peers --torch",
+                                  "./bazelw run //benchmarks:peers -- --torch")
+
+  def test_who_fails_between_rounds_is_left_out_and_ended(self, prepared,
+                                                          monkeypatch):
+    monkeypatch.setattr(_Asked, "tired", ("b",))
+    monkeypatch.setattr(_Asked, "ended", [])
+    found = self._run(prepared, _contestant("a"), _contestant("b"),
+                      _contestant("c"))
+    assert [sorted(held["figures"]) for held in found["batches"].values()] == [
+        ["a", "b", "c"], ["a", "c"]]
+    assert found["missing"] == [
+        {"name": "b", "reason": "batch 4: out of memory", "install": ""}]
+    assert _Asked.ended == ["b"]  # It is not in the way of the others.
+
+  def test_nobody_gets_to_the_end(self, prepared, monkeypatch):
+    monkeypatch.setattr(_Asked, "tired", ("a", "b"))
+    found = self._run(prepared, _contestant("a"), _contestant("b"))
+    assert list(found["batches"]) == ["1"]
+    assert {m["name"] for m in found["missing"]} == {"a", "b"}
 
   def test_nobody_at_all_is_an_error(self, prepared):
     with pytest.raises(errors.HubExportError, match="nobody can take part"):
@@ -263,7 +299,159 @@ class TestPythons:
     assert all("--hash=sha256:" in line for line in pinned)
 
 
+class TestPreparation:
+
+  @pytest.fixture(name="asked")
+  def asked_fixture(self, monkeypatch):
+    """What is run; it makes the file that its last argument names."""
+    asked = []
+
+    def run(python, module, *arguments):
+      asked.append((python, module, arguments))
+      if module == "benchmarks.made_onnx":
+        pathlib.Path(arguments[-1]).write_text("whole")
+    monkeypatch.setattr(processes, "run_module", run)
+    return asked
+
+  @staticmethod
+  def _prepared(directory):
+    return preparation.Prepared(
+        directory, {"losses": {"keras": 1.0}, "convention": "keras",
+                    "variant": "regnety_200mf", "num_classes": 3}, (),
+        "weights.h5", ["no/python", sys.executable], lambda text: None)
+
+  def _try(self, prepared, name):
+    contestant, = contestants.chosen(contestants.INFERENCE, [name])
+    return prepared.task(contestant, "infer", 1, 32)
+
+  def test_int8_is_calibrated_on_our_images(self, asked, tmp_path):
+    images = np.random.default_rng(0).uniform(size=(3, 6, 5, 3)).astype("f4")
+    np.save(tmp_path / "images.npy", images)
+    with pytest.raises(preparation.Missing, match="exporter made nothing"):
+      self._try(self._prepared(tmp_path), "lite_int8")
+    (python, module, arguments), = asked
+    assert (python, module) == (sys.executable, "hub_export.export")
+    directory, = [a.partition("=")[2] for a in arguments
+                  if a.startswith("--calibration_images=")]
+    found = [np.asarray(PIL.Image.open(path))
+             for path in sorted(pathlib.Path(directory).iterdir())]
+    np.testing.assert_allclose(np.stack(found), 255 * images, atol=0.51)
+
+  def test_no_other_form_is(self, asked, tmp_path):
+    for name in ("main", "lite_dynamic", "serving_bf16"):
+      with pytest.raises(preparation.Missing, match="exporter made nothing"):
+        self._try(self._prepared(tmp_path), name)
+    assert len(asked) == 3
+    assert not [a for _, _, arguments in asked for a in arguments
+                if "calibration" in a]
+
+  @pytest.mark.parametrize("in_bazel, cure", [
+      (True, "./bazelw run //benchmarks:inference_forms"),
+      (False, "pip install -r tools/python/requirements-forms.txt")])
+  def test_a_form_whose_packages_nobody_has(self, in_bazel, cure, asked,
+                                            monkeypatch, tmp_path):
+    monkeypatch.setattr(pythons, "_installed", lambda python, packages: [
+        p for p in packages if p != "tf2onnx"])
+    monkeypatch.delenv("BUILD_WORKING_DIRECTORY", raising=False)
+    if in_bazel:
+      monkeypatch.setenv("BUILD_WORKING_DIRECTORY", str(tmp_path))
+    with pytest.raises(preparation.Missing, match="tf2onnx not inst") as e:
+      self._try(self._prepared(tmp_path), "onnx")
+    assert e.value.cure == cure and not asked
+
+  def test_it_is_exported_by_who_has_them(self, asked, monkeypatch, tmp_path):
+    monkeypatch.setattr(pythons, "_installed", lambda python, packages: (
+        packages if python == "no/python" else ()))
+    with pytest.raises(preparation.Missing, match="exporter made nothing"):
+      self._try(self._prepared(tmp_path), "onnx")
+    assert asked[0][:2] == ("no/python", "hub_export.export")
+
+  def test_what_was_half_written_is_made_again(self, asked, monkeypatch,
+                                               tmp_path):
+    monkeypatch.setattr(pythons, "_installed",
+                        lambda python, packages: packages)
+
+    def interrupted(python, module, *arguments):
+      pathlib.Path(arguments[-1]).write_text("ha")
+      raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+      patch.setattr(processes, "run_module", interrupted)
+      with pytest.raises(KeyboardInterrupt):
+        self._try(self._prepared(tmp_path), "onnxruntime")
+    path = pathlib.Path(
+        self._try(self._prepared(tmp_path), "onnxruntime")["path"])
+    assert path.read_text() == "whole" and len(asked) == 1
+    self._try(self._prepared(tmp_path), "openvino_bf16")
+    assert len(asked) == 1  # It is kept.
+
+  def test_kept_files_are_of_one_checkpoint(self, tmp_path):
+    path = tmp_path / "weights.h5"
+    path.touch()
+    task = {"checkpoint": str(path), "size_px": 32}
+    first = preparation.key(task)
+    assert preparation.key(task) == first
+    assert preparation.key(task | {"size_px": 64}) != first
+    os.utime(path, ns=(0, 0))
+    assert preparation.key(task) != first
+
+
 class TestProcesses:
+
+  @pytest.mark.parametrize("said, message", [
+      ("UserWarning: old\nexport: the form a needs b.\n  Run this:\n    c\n",
+       "the form a needs b.\n  Run this:\n    c"),
+      ("export: first\nTraceback (most recent call last):\n  File x\n"
+       "ValueError: no such\n  thing", "ValueError: no such\n  thing"),
+      ("a.b.OpError: lost", "a.b.OpError: lost"),
+      ("nothing of this kind", "nothing of this kind")])
+  def test_the_last_message_of_a_program(self, said, message):
+    assert processes.last_message(said, "export") == message
+
+  def test_a_failure_is_told_whole(self):
+    """By a program of this project, as its user sees it."""
+    with pytest.raises(errors.HubExportError) as e:
+      processes.run_module(sys.executable, "benchmarks.inference",
+                           "--batch_sizes=0")
+    assert str(e.value) == (
+        "benchmarks.inference ended with exit status 2: --batch_sizes=0: "
+        "expected whole numbers from 1 up with commas between them, such as "
+        "1,8,32")
+
+  def test_output_is_returned(self):
+    assert processes.run_module(
+        sys.executable, "benchmarks.inference", "--help").startswith("Measures")
+
+  @pytest.mark.parametrize("tidies", [True, False])
+  def test_all_that_was_started_ends(self, monkeypatch, tmp_path, tidies):
+    """The process is asked first; its own child, and it, are ended then."""
+    monkeypatch.setattr(processes, "_GRACE_SECONDS", 20.0 if tidies else 0.2)
+    handler = ("lambda *_: (open(sys.argv[1], 'w').close(), sys.exit())"
+               if tidies else "signal.SIG_IGN")
+    program = (
+        "import signal, subprocess, sys, time\n"
+        f"signal.signal(signal.SIGTERM, {handler})\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; "
+        "time.sleep(60)'])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n")
+    tidied = tmp_path / "tidied"
+    with pytest.raises(KeyboardInterrupt):
+      with processes.started(
+          [sys.executable, "-c", program, str(tidied)], dict(os.environ),
+          stdout=subprocess.PIPE, text=True) as process:
+        child = int(process.stdout.readline())
+        raise KeyboardInterrupt
+    assert process.returncode is not None
+    assert tidied.exists() == tidies
+    assert _has_ended(child)
+
+  def test_what_others_used_beside_a_whole_run(self):
+    found = processes.whole_run(
+        [sys.executable, "-c", "sum(range(20_000_000))"])
+    assert found["wall"] >= 0.9 * found["cpu"] > 0.05
+    assert found["peak_bytes"] > 1e6 and 0 <= found["others"] <= 1
+    with pytest.raises(errors.HubExportError, match="SyntaxError"):
+      processes.whole_run([sys.executable, "-c", "1 +"])
 
   def test_first_output(self):
     seconds = processes.first_output_seconds(
@@ -287,3 +475,56 @@ class TestProcesses:
       process.communicate("\n")
     assert 64e6 < found < 150e6
     assert processes.tree_bytes(process.pid) == 0
+
+
+@pytest.mark.parametrize("name, sent", [
+    ("inference", signal.SIGINT), ("suite", signal.SIGTERM)])
+def test_a_benchmark_that_is_ended_leaves_nothing(name, sent, tmp_path):
+  """No process, no temporary directory; one message of each program."""
+  mark = f"HUB_TEST_MARK={os.getpid()}-{name}"
+  programs = 2 if name == "suite" else 1
+  environment = workers.environment(sys.executable, 1) | {
+      "TMPDIR": str(tmp_path), **dict([mark.split("=")])}
+  with subprocess.Popen(
+      [sys.executable, "-m", f"benchmarks.{name}", "--variant=200mf"],
+      env=environment, text=True, stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE) as process:
+    assert "Making weights and images\n" in iter(process.stdout.readline, "")
+    # And made_weights.
+    assert _wait(lambda: len(_marked(mark)) == programs + 1)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+  assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[sent]
+  assert said.count("\n") == programs
+  assert said.count("nothing half-written was left") == programs
+  assert _wait(lambda: not _marked(mark))
+  assert not list(tmp_path.iterdir())
+
+
+def _marked(mark):
+  """Returns the processes that have this in their environment."""
+  found = []
+  for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+    with contextlib.suppress(OSError):
+      if mark.encode() in path.read_bytes().split(b"\0"):
+        found.append(path.parent.name)
+  return found
+
+
+def _has_ended(pid):
+  """Returns whether a process ends soon; one that nobody has waited for has
+  ended as well."""
+  def ended():
+    try:
+      stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+      return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
+  return _wait(ended)
+
+
+def _wait(holds):
+  deadline = time.monotonic() + 30
+  while not holds() and time.monotonic() < deadline:
+    time.sleep(0.02)
+  return holds()

@@ -1,8 +1,15 @@
 """Tests of the times that a card gives, by a clock of the test's own."""
 
+import sys
+import types
+
+import numpy as np
 import pytest
 
+from benchmarks import contest
+from benchmarks import worker as worker_lib
 from checks import latency
+from checks import meter
 from checks import subject as subject_lib
 from hub_export import preprocessing
 
@@ -62,3 +69,34 @@ def test_slow_modules_are_called_less_often(seconds, calls):
   found, _ = measured([seconds] * 60)
   assert found["calls"] == calls
   assert found["median_ms"] == 1000 * seconds
+
+
+def test_cards_and_benchmarks_take_their_times_by_one_meter(monkeypatch):
+  """What the meter says is what both tell, and nothing else."""
+  asked = []
+
+  def time_calls(call, enough, clock=None):
+    del enough, clock
+    call()
+    asked.append(call)
+    return meter.Turn((0.002, 0.004, 0.009), 0.5, 0.01)
+  monkeypatch.setattr(meter, "time_calls", time_calls)
+
+  card, model = measured([1.0] * 9)
+  assert len(asked) == 1 and len(model.shapes) == 4  # Three to warm up.
+
+  calls = []
+  monkeypatch.setitem(
+      sys.modules, "benchmarks.runtimes.fake", types.SimpleNamespace(
+          open_model=lambda task: types.SimpleNamespace(
+              versions={}, call=lambda images: lambda: calls.append(1))))
+  monkeypatch.setattr(np, "load", lambda path: np.zeros((1, 40, 40, 3)))
+  worker = worker_lib.Worker()
+  worker.answer({"do": "open", "task": {"runtime": "fake", "mode": "infer"}})
+  worker.answer({"do": "ready", "images": "", "labels": ""})
+  answer = worker.answer({"do": "time", "seconds": 9.0, "fewest": 3})
+  assert len(asked) == 2 and calls
+  turn = meter.Turn(tuple(answer["wall"]), answer["cpu"], answer["others"])
+  held = contest.Held((contest.Round({"main": turn}),), 0, 0.05)
+  benchmark = contest.figures(held, 1)["main"]["wall_ms"]
+  assert card["median_ms"] == benchmark["median"] == 4.0

@@ -55,7 +55,10 @@ def _run(*arguments: str) -> tuple[int, list[str], str, str]:
 
 def test_the_programs_are_found():
   # Under Bazel, those in this test's data.
-  assert {"benchmarks.evaluation", "benchmarks.serve", "checks.check",
+  assert {"benchmarks.evaluation", "benchmarks.export", "benchmarks.finetune",
+          "benchmarks.inference", "benchmarks.load", "benchmarks.peers",
+          "benchmarks.scale", "benchmarks.serve", "benchmarks.suite",
+          "checks.check",
           "checks.compare", "checks.datasets", "checks.evaluate",
           "checks.evaluate_fleet", "checks.verify", "hub_export.catalog",
           "hub_export.export", "hub_export.publish", "hub_export.release",
