@@ -109,14 +109,18 @@ def image_bytes(subject: subject_lib.Subject, evaluation: Evaluated
                 ) -> report.CheckResult:
   """Checks the signature `image_bytes` on examples from all over the split."""
   del evaluation  # As the other checks.
-  opened = subject.evaluation_set
+  return numerics.samples(subject, *samples(subject))
+
+
+def samples(subject: subject_lib.Subject) -> tuple[list[str], list[bytes]]:
+  """Returns names and files of examples from all over the split."""
   names, encoded = [], []
   for i in range(_PARTS):
-    part = opened.examples((i, _PARTS)).take(_SAMPLES_PER_PART)
+    part = subject.evaluation_set.examples((i, _PARTS)).take(_SAMPLES_PER_PART)
     for example in part.as_numpy_iterator():
       names.append(example["file_name"].decode())
       encoded.append(example["image"])
-  return numerics.samples(subject, names, encoded)
+  return names, encoded
 
 
 def top1(subject: subject_lib.Subject, evaluation: Evaluated

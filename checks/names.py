@@ -53,8 +53,9 @@ EXPECTED = {
         "classifier": (*_SERVING["classifier"], "numerics/features")},
     "lite": _with(
         _FROZEN_KINDS, "structure/signature", "structure/metadata",
-        "structure/operators", "structure/size", "structure/calibration",
-        "numerics/threads", "trainability/constant", "accuracy/loss"),
+        "structure/operators", "structure/weights", "structure/size",
+        "structure/calibration", "numerics/threads", "trainability/constant",
+        "accuracy/loss", "accuracy/agreement"),
     "onnx": _with(
         _FROZEN_KINDS, "structure/graph", "structure/metadata",
         "numerics/saved_model", "trainability/constants"),

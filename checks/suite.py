@@ -387,8 +387,7 @@ def _final_card(export_dir: pathlib.Path, made: report.Report
   """Writes the card of a report that is not on disk yet, if it is sound."""
   manifest = export_dirs.read_manifest(export_dir)
   record = json.loads(json.dumps(made.to_dict()))  # As it will be read.
-  text = render.module_card(
-      manifest, record, render.evaluation_links(export_dir, record))
+  text = render.card_of(export_dir, manifest, record)
   path = export_dirs.card_path(export_dir)
   found = validate.problems(text, manifest, record, path)
   if not found:

@@ -116,13 +116,15 @@ def _lite_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
   handle = manifest["handle"]
   publisher = handle.partition("/")[0]
   metadata = dict(head.metadata)
+  # Which version it has is no affair of this module's manifest.
+  parent = metadata.get("parent-model", "").rpartition("/")[0]
   return [f"{what} is {seen!r}; the manifest says {wanted!r}"
           for what, seen, wanted in (
               ("the kind of page", head.kind, "Lite"),
               ("the handle", head.handle, handle),
               ("asset-path", metadata.get("asset-path"),
                f"{handle}/{manifest['lite']['file']}"),
-              ("parent-model", metadata.get("parent-model"),
+              ("parent-model without its version", parent,
                f"{publisher}/{manifest['parent']}")) if seen != wanted]
 
 
@@ -180,9 +182,10 @@ def _tag_problems(kind: str, metadata: Sequence[tuple[str, str]]) -> list[str]:
     elif key == "asset-path":
       found += _asset_path_problems(value, tags.ASSET_SUFFIXES.get(kind, ""))
     elif key == "parent-model" and not re.fullmatch(
-        rf"{_PUBLISHER}/{_NAME}", value, re.ASCII):
+        rf"{_PUBLISHER}/{_NAME}/[1-9]\d*", value, re.ASCII):
       found.append(f"parent-model is {value[:80]!r}; expected the handle of "
-                   "the module that it was converted from")
+                   "the module that it was converted from, "
+                   "publisher/name/version")
     elif key == "language" and not re.fullmatch(r"[a-z]{2,3}(-\w+)?|other|"
                                                 "multilingual", value):
       found.append(f"language is {value[:80]!r}; expected a code such as en")

@@ -24,6 +24,7 @@ from hub_export import errors
 from hub_export import export_dirs
 from hub_export import peer as peer_lib
 from model_cards import markdown
+from model_cards import parents
 from model_cards import peers
 from model_cards import plots
 from model_cards import rows
@@ -38,7 +39,7 @@ _TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 def module_card(manifest: Mapping[str, Any],
                 report: Mapping[str, Any] | None,
-                links: Sequence[str] = ()) -> str:
+                links: Sequence[str] = (), parent_version: int = 1) -> str:
   """Returns the card of one module's version, as Markdown.
 
   Args:
@@ -47,6 +48,7 @@ def module_card(manifest: Mapping[str, Any],
       and then the card holds no measured number.
     links: Those of `export_dirs.evaluation_links` whose files are there; a
       report that has only top-1 and top-5 does without them.
+    parent_version: Of the main form that a Lite form belongs to.
 
   Raises:
     HubExportError: if a field is missing, the handle is no handle, or the
@@ -56,12 +58,13 @@ def module_card(manifest: Mapping[str, Any],
     handle = export_dirs.parse_handle(manifest["handle"])
     template = ("lite_card.md.j2" if manifest["form"] == "lite" else
                 "module.md.j2")
-    return render(template, manifest, report, links, usage.hub(handle))
+    return render(template, manifest, report, links, usage.hub(handle),
+                  parent_version=parent_version)
 
 
 def render(template: str, manifest: Mapping[str, Any],
            report: Mapping[str, Any] | None, links: Sequence[str],
-           use: usage.Usage) -> str:
+           use: usage.Usage, **more: Any) -> str:
   """Returns a card from one of the templates; see `module_card`.
 
   Args:
@@ -70,6 +73,7 @@ def render(template: str, manifest: Mapping[str, Any],
     report: Of the checks of this module, or None.
     links: To the pictures and the page of its evaluation.
     use: How it is loaded from where the card will be read.
+    **more: What else this template takes.
 
   Raises:
     HubExportError: if the report is that of another module.
@@ -80,7 +84,18 @@ def render(template: str, manifest: Mapping[str, Any],
         f"the report is that of {report['handle']!r}, not of "
         f"{manifest['handle']}; run the checks of this module")
   return _environment().get_template(template).render(
-      use=use, **rows.context(manifest, report, links))
+      use=use, **more, **rows.context(manifest, report, links))
+
+
+def card_of(export_dir: pathlib.Path, manifest: Mapping[str, Any],
+            report: Mapping[str, Any] | None) -> str:
+  """Returns the card of an export, with what lies beside it; `module_card`."""
+  version = 1
+  if manifest["form"] == "lite":
+    with missing_fields("manifest"):
+      version = parents.version(export_dir, manifest)
+  return module_card(manifest, report, evaluation_links(export_dir, report),
+                     version)
 
 
 def collection_page(entries: Sequence[Entry], publisher: str,
@@ -199,8 +214,7 @@ def write_cards(export_dir: pathlib.Path) -> list[pathlib.Path]:
         f"than those in {export_dir}; expected export_sha256 to be their "
         "digest. Run the checks again.")
   card_path = export_dirs.card_path(export_dir)
-  export_dirs.write_file(card_path, module_card(
-      manifest, report, evaluation_links(export_dir, report)))
+  export_dirs.write_file(card_path, card_of(export_dir, manifest, report))
   return [card_path, write_collection(export_dir, manifest)]
 
 

@@ -38,7 +38,7 @@ def cards(directory: pathlib.Path) -> Iterator[tuple[pathlib.Path, str]]:
     family = manifest["family"]
     publisher = export_dir.parents[1]
     yield (export_dirs.card_path(export_dir),
-           render.module_card(manifest, report, links))
+           render.card_of(export_dir, manifest, report))
     yield (export_dir.with_name("README.md"),
            forms.hugging_face(manifest, report, links))
     yield (export_dir.with_name("kaggle.md"),

@@ -24,6 +24,7 @@ from model_cards import facts as facts_lib
 from model_cards import front_matter
 from model_cards import hub_rules
 from model_cards import page
+from model_cards import parents
 from model_cards import peers
 from model_cards import safety
 from model_cards import tracing
@@ -52,6 +53,7 @@ _KAGGLE_SECTIONS = (
     "Evaluation data", "Evaluation Results", "Summary",
     "Subgroup evaluation results", "Fairness", "Usage limitations", "Ethics")
 _KAGGLE_FIRST = "# Model Summary"
+_PARENT = re.compile(r"^<!-- parent-model: .* -->$", re.MULTILINE)
 
 
 def problems(card: str, manifest: Mapping[str, Any] | None = None,
@@ -192,6 +194,11 @@ def _problems(card: str, manifest: Mapping[str, Any] | None,
   if manifest is not None:
     found += hub_rules.manifest_problems(head, manifest)
   is_form = manifest is not None and manifest["form"] == "lite"
+  if is_form:
+    if not found:
+      found += _parent_problems(head, manifest, path)
+    # Its parent's version is neither the manifest's nor the report's.
+    card = _PARENT.sub("", card)
   if head.kind == "Lite" and not is_form:
     return found + _lite_problems(card, manifest, path)
   return found + _body_problems(card, manifest, report)
@@ -216,6 +223,20 @@ def _lite_problems(card: str, manifest: Mapping[str, Any] | None,
            if word not in plain]
   return [*found, *tracing.number_problems(plain, facts),
           *tracing.code_problems(page.fenced(card), manifest, facts)]
+
+
+def _parent_problems(head: hub_rules.Head, manifest: Mapping[str, Any],
+                     path: pathlib.Path | None) -> list[str]:
+  """Returns whether a Lite form's parent, if it is there, is another's."""
+  if path is None:
+    return []
+  parent = dict(head.metadata)["parent-model"]
+  number = int(parent.rpartition("/")[2])
+  if parents.is_parent(path.with_suffix(""), manifest, number) is not False:
+    return []
+  return [f"parent-model is {parent!r}, which is damaged or of another "
+          "checkpoint; expected the main form of this one. Check the module "
+          "again, which renews its card."]
 
 
 def _form_problems(body: str, manifest: Mapping[str, Any] | None,

@@ -1,6 +1,8 @@
 """The Lite form: made, written, loaded again and checked."""
 
 import dataclasses
+import json
+import types
 
 import numpy as np
 import PIL.Image
@@ -10,6 +12,7 @@ from checks import subject as subject_lib
 from checks.forms import lite as lite_checks
 from checks.forms import lite_model
 from checks.forms import loading
+from checks.forms import siblings
 from hub_export import errors
 from hub_export import export_dirs
 from hub_export import forms
@@ -117,6 +120,15 @@ def test_bytes_go_in_as_they_are(exports):
   assert np.array_equal(found, model(pixels / np.float32(255)))
 
 
+def test_pixels_out_of_range_are_cut_off(exports):
+  # As resizing may overshoot; 256 would otherwise be black.
+  model = loading.load(exports["classifier", "int8"],
+                       {"form": "lite", "kind": "classifier"})
+  images = tiny_inference.images(1, 32, 32)
+  images[0, 0, :2] = [[1.004] * 3, [-0.004] * 3]
+  assert np.array_equal(model(images), model(np.clip(images, 0, 1)))
+
+
 def test_a_network_that_is_too_large_is_refused():
   class Large:
     num_bytes = 3 << 30
@@ -157,6 +169,13 @@ def renamed(content):
   return tflite_file.dump(model)
 
 
+def one_scale(content):
+  model = tflite_file.load(content)
+  for _, kernel in tflite_file.kernels(model):
+    kernel.quantization.scale = kernel.quantization.scale[:1]
+  return tflite_file.dump(model)
+
+
 def fixed_batch(content):
   model = tflite_file.load(content)
   model.subgraphs[0].tensors[0].shapeSignature = None
@@ -186,6 +205,38 @@ def test_faults_are_found(exports, tmp_path, change, check, words):
   except errors.HubExportError as e:  # The suite makes a failure of it.
     message = str(e)
   assert words in message
+
+
+@pytest.mark.parametrize("quantization,said,words", [
+    ("float32", "fp16", "is FLOAT32, expected FLOAT16"),
+    ("fp16", "dynamic", "is FLOAT16, expected INT8"),
+    ("dynamic", "float32", "is INT8, expected FLOAT32")])
+def test_kernels_kept_otherwise_are_found(exports, quantization, said, words):
+  checked = subject(exports["classifier", quantization], quantization=said)
+  result = lite_checks.weights(checked)
+  assert result.status == "failed" and words in result.message
+
+
+def test_kernels_scaled_as_a_whole_are_found(exports, tmp_path):
+  # LiteRT itself refuses to load some such, so that nothing is loaded here.
+  checked = subject(exports["classifier", "int8"])
+  content = one_scale(checked.model.content)
+  checked.__dict__["model"] = types.SimpleNamespace(content=content)
+  result = lite_checks.weights(checked)
+  assert result.status == "failed" and "has 1 scales" in result.message
+
+
+@pytest.mark.parametrize("seed,status", [(0, "passed"), (1, "failed")])
+def test_outputs_are_held_against_a_saved_model_beside_it(
+    exports, tmp_path, seed, status):
+  payload, = making.payloads([tiny_inference.make(seed=seed)], "serving",
+                             forms.chosen("serving", {}))
+  saved_model.write(payload, tmp_path, "local")
+  checked = damaged(exports, tmp_path, lambda content: content,
+                    "int8")
+  result = siblings.saved_model(checked, tiny_inference.images(4, 32, 32, 9))
+  assert result.status == status, result.message
+  assert "tiny_classification_serving_float32/1" in result.message
 
 
 def test_operators_outside_of_xnnpack_are_found(exports):
@@ -226,8 +277,11 @@ def test_cards_are_sound_and_their_python_runs(
   assert hub_rules.read(card)[1] == []
   wrong = card.replace(manifest["lite"]["sha256"], "0" * 63 + "1")
   assert any("SHA-256" in f for f in validate.problems(wrong, manifest))
-  wrong = card.replace("parent-model: local/", "parent-model: other/")
-  assert any("parent-model" in f for f in validate.problems(wrong, manifest))
+  for old, new in (("local/", "other/"), ("/1 -->", " -->")):
+    wrong = "\n".join(line.replace(old, new) if "parent-model" in line else line
+                      for line in lines)
+    assert wrong != card
+    assert any("parent-model" in f for f in validate.problems(wrong, manifest))
 
   monkeypatch.chdir(tmp_path)
   PIL.Image.new("RGB", (50, 40), (200, 30, 90)).save("image.jpg")
@@ -242,3 +296,31 @@ def test_cards_are_sound_and_their_python_runs(
     assert capsys.readouterr().out.strip() in tiny_inference.LABELS
   else:
     assert space["features"].shape == (1, 24)
+
+
+def test_the_parent_is_the_main_form_of_the_same_checkpoint(exports, tmp_path):
+  export_dir = damaged(exports, tmp_path, lambda content: content
+                       ).export_dir
+  manifest = export_dirs.read_manifest(export_dir)
+  parent = export_dir.parents[1] / "tiny_classification"
+
+  def put(version, **changes):
+    path = parent / str(version) / export_dirs.MANIFEST
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**manifest, **changes}))
+
+  def tag():
+    card = render.card_of(export_dir, manifest, None)
+    assert validate.problems(card, manifest, None, card_path) == []
+    return next(line for line in card.split("\n") if "parent-model" in line)
+
+  card_path = export_dirs.card_path(export_dir)
+  assert tag() == "<!-- parent-model: local/tiny_classification/1 -->"
+  put(1, weights={"sha256": "others"})
+  assert tag() == "<!-- parent-model: local/tiny_classification/2 -->"
+  put(2)
+  put(3, weights={"sha256": "others"})
+  assert tag() == "<!-- parent-model: local/tiny_classification/2 -->"
+  wrong = render.module_card(manifest, None, parent_version=3)
+  assert any("of another checkpoint" in f for f in validate.problems(
+      wrong, manifest, None, card_path))

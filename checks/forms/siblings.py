@@ -42,11 +42,17 @@ def metadata(subject: subject_lib.Subject, found: Mapping[str, str]
   return report.from_problems(problems, "as the manifest and the labels say")
 
 
-def saved_model(subject: subject_lib.Subject) -> report.CheckResult:
-  """Checks batches of 1, 3 and 8 against a SavedModel of the same weights.
+def saved_model(subject: subject_lib.Subject,
+                images: np.ndarray | None = None) -> report.CheckResult:
+  """Checks batches of 1, 3 and more against a SavedModel of the same weights.
 
   Any that is as exact and lies in the same output directory will do; without
   one, the golden outputs, which come from the checkpoint, are what is left.
+
+  Args:
+    subject: The export.
+    images: float32 [batch, crop, crop, 3] in [0, 1]; None for eight that are
+      made up.
   """
   path = next(_saved_models(subject), None)
   if path is None:
@@ -54,10 +60,11 @@ def saved_model(subject: subject_lib.Subject) -> report.CheckResult:
         "no SavedModel of these weights lies in the same output directory; "
         "golden has the checkpoint's own outputs")
   other = loading.load(path, export_dirs.read_manifest(path))
-  size = subject.preprocessing.crop_px
-  return agreement(
-      subject, other, f"this form and {'/'.join(path.parts[-3:])}",
-      subject_lib.probe_images(8, size, size))
+  if images is None:
+    size = subject.preprocessing.crop_px
+    images = subject_lib.probe_images(8, size, size)
+  return agreement(subject, other,
+                   f"this form and {'/'.join(path.parts[-3:])}", images)
 
 
 def agreement(subject: subject_lib.Subject,
@@ -74,8 +81,8 @@ def agreement(subject: subject_lib.Subject,
   """
   expected = np.asarray(other(tf.constant(images)))
   worst = max(
-      subject_lib.difference(subject.model(tf.constant(images[:n])),
-                             expected[:n], scale=expected)
+      subject.difference(subject.model(tf.constant(images[:n])), expected[:n],
+                         scale=expected)
       for n in sorted({1, min(3, len(images)), len(images)}))
   message = f"{what} differ by {worst:.1e} standard deviations of the outputs"
   if worst <= subject.tolerance:

@@ -4,7 +4,7 @@ Grouped convolutions stay what they are: CONV_2D takes groups, and XNNPACK,
 LiteRT's kernels for CPUs, runs the whole graph. Four ways to keep the numbers:
 
   float32  as trained
-  fp16     weights of 16 bits; computes in float16 where the processor can
+  fp16     weights of 16 bits, which CPUs widen to float32 on loading
   dynamic  weights of 8 bits; activations are quantised as they come
   int8     weights and activations of 8 bits, with ranges measured on images
 
@@ -205,7 +205,7 @@ class Runner:
     """
     images = np.asarray(images)
     if self.input["dtype"] == np.uint8:
-      images = np.round(images * 255).astype(np.uint8)
+      images = np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
     index = self.input["index"]
     if tuple(self.interpreter.get_input_details()[0]["shape"]) != images.shape:
       self.interpreter.resize_tensor_input(index, images.shape)

@@ -3,7 +3,7 @@
 A .tflite file is a FlatBuffer; ai-edge-litert brings the classes for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flatbuffers
@@ -180,6 +180,32 @@ def metadata(model: Any) -> bytes | None:
       data = model.buffers[entry.buffer].data
       return None if data is None else bytes(data)
   return None
+
+
+def kernels(model: Any) -> Iterator[tuple[str, Any]]:
+  """Yields the operator and the kernel, a TensorT, of whatever has one.
+
+  That is the tensor that is stored: of float16, what is made float32 of.
+  """
+  codes = schema().BuiltinOperator
+  names = {getattr(codes, name): name for name in (
+      "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")}
+  graph = model.subgraphs[0]
+  widened = {int(o.outputs[0]): int(o.inputs[0]) for o in graph.operators
+             if model.operatorCodes[o.opcodeIndex].builtinCode
+             == codes.DEQUANTIZE}
+  for operator in graph.operators:
+    name = names.get(model.operatorCodes[operator.opcodeIndex].builtinCode)
+    if name:
+      index = int(operator.inputs[1])
+      yield name, graph.tensors[widened.get(index, index)]
+
+
+def type_name(tensor: Any) -> str:
+  """Returns such as "FLOAT16"."""
+  types = schema().TensorType
+  return next(name for name, value in vars(types).items()
+              if value == tensor.type)
 
 
 def custom_operators(model: Any) -> list[str]:
