@@ -13,6 +13,14 @@ from hub_export import forms
 # pylint: disable=protected-access
 
 
+@pytest.fixture(autouse=True)
+def parsed_flags():
+  with flagsaver.flagsaver():
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS(["export"])
+    yield
+
+
 def test_checks_that_are_killed_are_told_of_with_what_to_do():
   with export._QuickChecks() as checks:
     checks._process.kill()
@@ -34,21 +42,13 @@ def test_checks_that_raise_are_told_of_with_what_they_said(tmp_path):
       checks.has_passed()
 
 
-@pytest.fixture
-def calibration_flags():
-  with flagsaver.flagsaver():
-    if not flags.FLAGS.is_parsed():
-      flags.FLAGS(["export"])
-    yield
-
-
-def test_calibration_is_for_int8_alone(calibration_flags, tmp_path):
+def test_calibration_is_for_int8_alone(tmp_path):
   int8 = forms.chosen("lite", {"quantization": "int8"})
   assert export._calibration(int8) == forms.Calibration(None, 200)
   assert export._calibration(None) == forms.Calibration()
   flags.FLAGS.calibration_images = str(tmp_path)
-  flags.FLAGS.calibration_examples = 7
-  assert export._calibration(int8) == forms.Calibration(tmp_path, 7)
+  flags.FLAGS.calibration_examples = 25
+  assert export._calibration(int8) == forms.Calibration(tmp_path, 25)
   for choice in (None, forms.chosen("lite", {"quantization": "fp16"})):
     with pytest.raises(errors.UsageError, match="--calibration_images goes with"
                        " --form=lite --quantization=int8"):
