@@ -76,8 +76,14 @@ def _cause(subject: subject_lib.Subject, images: np.ndarray,
           "source")
 
 
-def batch_sizes(subject: subject_lib.Subject) -> report.CheckResult:
-  """Checks that an image's output does not depend on its company."""
+def batch_sizes(subject: subject_lib.Subject, tolerance: float | None = None
+                ) -> report.CheckResult:
+  """Checks that an image's output does not depend on its company.
+
+  Args:
+    subject: The export.
+    tolerance: Of the difference; by default the subject's.
+  """
   size = subject.preprocessing.crop_px
   images = subject_lib.probe_images(8, size, size)
   expected = _serve(subject, images)
@@ -85,7 +91,8 @@ def batch_sizes(subject: subject_lib.Subject) -> report.CheckResult:
   for batch in (1, 3):
     worst = max(worst, subject.difference(
         _serve(subject, images[-batch:]), expected[-batch:], scale=expected))
-  return _agreement(worst, "batches of 1, 3 and 8", subject.tolerance)
+  return _agreement(worst, "batches of 1, 3 and 8",
+                    tolerance or subject.tolerance)
 
 
 def image_sizes(subject: subject_lib.Subject) -> report.CheckResult:
@@ -108,15 +115,21 @@ def image_sizes(subject: subject_lib.Subject) -> report.CheckResult:
   return report.from_problems(problems, shown, sizes=len(sizes))
 
 
-def repeatable(subject: subject_lib.Subject) -> report.CheckResult:
-  """Checks that the same images give the same outputs, others not."""
+def repeatable(subject: subject_lib.Subject, tolerance: float | None = None
+               ) -> report.CheckResult:
+  """Checks that the same images give the same outputs, others not.
+
+  Args:
+    subject: The export.
+    tolerance: Of the difference; by default the subject's.
+  """
   size = subject.preprocessing.crop_px
   images = subject_lib.probe_images(4, size, size)
   first, second = _serve(subject, images), _serve(subject, images)
   worst = subject.difference(second, first)
   spread = float(np.ptp(first, axis=0).max())
   problems = []
-  if worst > subject.tolerance:
+  if worst > (tolerance or subject.tolerance):
     problems.append(f"the second time outputs differ by {worst:.1e} standard "
                     "deviations")
   if not spread > 0:

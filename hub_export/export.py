@@ -89,7 +89,7 @@ _CALIBRATION_IMAGES = flags.DEFINE_string(
 _CALIBRATION_EXAMPLES = flags.DEFINE_integer(
     "calibration_examples", None,
     f"How many images that takes; by default {forms.Calibration().examples}.",
-    1)
+    forms.FEWEST_CALIBRATION_EXAMPLES)
 _ACCEPT_LICENSE = flags.DEFINE_list(
     "accept_license", [],
     "Restricted licences that you have read and accept: cc-by-nc-4.0 (SWAG), "

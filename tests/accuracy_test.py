@@ -239,18 +239,22 @@ class TestFeatureExtractor:
     result = accuracy.same_as_classifier(subject, evaluation)
     assert (result.status, result.figures) == ("passed", {"flips": 0})
 
-  @pytest.mark.parametrize("share, status", [(1e-5, "passed"),
-                                             (0.1, "failed")])
+  @pytest.mark.parametrize("share, form, status", [
+      (1e-5, {}, "passed"), (0.1, {}, "failed"),
+      (0.1, {"form": "lite", "quantization": "float32"}, "failed"),
+      (0.1, {"form": "lite", "quantization": "int8"}, "passed")])
   def test_near_ties_may_go_either_way(
-      self, exports, data_dir, evaluated, share, status):
+      self, exports, data_dir, evaluated, share, form, status):
     """Another class is the fifth, hardly or plainly more likely."""
+    subject = self._subject(exports, data_dir)
+    subject.manifest = {**subject.manifest, **form}
     found = evaluated[1].predictions
     sixth = next(c for c in range(10) if c not in found.top[0])
     top, probabilities = found.top.copy(), found.probabilities.copy()
     top[0, 4] = sixth
     probabilities[0, 4] *= 1 + share
     result = accuracy.same_as_classifier(
-        self._subject(exports, data_dir), accuracy.Evaluated(
+        subject, accuracy.Evaluated(
             dataclasses.replace(
                 evaluated[1].evaluation, predictions=dataclasses.replace(
                     found, top=top, probabilities=probabilities)),

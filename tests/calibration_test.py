@@ -34,31 +34,44 @@ def fill(directory, count):
 
 
 def test_own_images_are_taken_from_all_over_the_directory(tmp_path):
-  found = calibration.from_directory(fill(tmp_path / "d", 8), 4, PREP)
-  # Sorted by path: 0, 2, 4, 6, below/1, below/3, ...; every second of them.
-  assert [n.rpartition("/")[2] for n in found.names] == [
-      "0.PNG", "4.PNG", "1.PNG", "5.PNG"]
+  found = calibration.from_directory(fill(tmp_path / "d", 40), 20, PREP)
+  # Sorted by path: 0, 10, 12, ..., below/1, below/11, ...; every second of them.
+  names = [n.rpartition("/")[2] for n in found.names]
+  assert names[:3] == ["0.PNG", "12.PNG", "16.PNG"]
+  assert names[10:13] == ["1.PNG", "13.PNG", "17.PNG"]
   images = list(found.images())
-  assert [i.shape for i in images] == [(1, 32, 32, 3)] * 4
-  assert images[1][0, 0, 0].tolist() == pytest.approx([4 / 255, 0, 251 / 255])
+  assert [i.shape for i in images] == [(1, 32, 32, 3)] * 20
+  assert images[1][0, 0, 0].tolist() == pytest.approx([12 / 255, 0, 243 / 255])
   record = found.record()
-  assert record["examples"] == 4
+  assert record["examples"] == 20
   # A path of this machine is nobody else's affair.
   assert str(tmp_path) not in str(record)
-  assert record == calibration.from_directory(tmp_path / "d", 4, PREP).record()
+  assert record == calibration.from_directory(tmp_path / "d", 20, PREP).record()
   assert record["sha256"] != calibration.from_directory(
-      tmp_path / "d", 5, PREP).record()["sha256"]
-  assert len(calibration.from_directory(tmp_path / "d", 99, PREP).files) == 8
+      tmp_path / "d", 21, PREP).record()["sha256"]
+  assert len(calibration.from_directory(tmp_path / "d", 99, PREP).files) == 40
 
 
 def test_directories_that_will_not_do(tmp_path):
   with pytest.raises(errors.HubExportError, match="has no images"):
-    calibration.from_directory(fill(tmp_path / "d", 0), 4, PREP)
-  with pytest.raises(errors.HubExportError, match="cannot be read"):
-    calibration.from_directory(tmp_path / "none", 4, PREP)
-  (tmp_path / "d" / "odd.png").write_bytes(b"not an image")
-  with pytest.raises(errors.HubExportError, match="odd.png"):
-    list(calibration.from_directory(tmp_path / "d", 4, PREP).images())
+    calibration.from_directory(fill(tmp_path / "d", 0), 20, PREP)
+  for path in (tmp_path / "none", tmp_path / "d" / "notes.txt"):
+    with pytest.raises(errors.HubExportError, match="cannot be read"):
+      calibration.from_directory(path, 20, PREP)
+  few = fill(tmp_path / "few", 19)
+  (few / "twice.png").write_bytes((few / "0.PNG").read_bytes())
+  with pytest.raises(errors.HubExportError,
+                     match="few has 19 unlike images.* at least 20"):
+    calibration.from_directory(few, 200, PREP)
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"not an image", png(40)[:-40], b"\xff\xd8\xff" + png(40)])
+def test_images_that_cannot_be_read_are_named(tmp_path, content):
+  directory = fill(tmp_path / "d", 20)
+  (directory / "odd.png").write_bytes(content)
+  with pytest.raises(errors.HubExportError, match="odd.png cannot be read"):
+    list(calibration.from_directory(directory, 21, PREP).images())
 
 
 def test_training_data_and_nothing_that_is_evaluated():

@@ -47,8 +47,8 @@ def test_calibration_is_for_int8_alone(tmp_path):
   assert export._calibration(int8) == forms.Calibration(None, 200)
   assert export._calibration(None) == forms.Calibration()
   flags.FLAGS.calibration_images = str(tmp_path)
-  flags.FLAGS.calibration_examples = 7
-  assert export._calibration(int8) == forms.Calibration(tmp_path, 7)
+  flags.FLAGS.calibration_examples = 25
+  assert export._calibration(int8) == forms.Calibration(tmp_path, 25)
   for choice in (None, forms.chosen("lite", {"quantization": "fp16"})):
     with pytest.raises(errors.UsageError, match="--calibration_images goes with"
                        " --form=lite --quantization=int8"):

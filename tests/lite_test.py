@@ -38,7 +38,7 @@ def exports(tmp_path_factory):
   root = tmp_path_factory.mktemp("lite")
   pictures = root / "pictures"
   pictures.mkdir()
-  for i in range(6):
+  for i in range(20):
     pixels = tiny_inference.images(1, 40, 44, seed=i)[0] * 255
     PIL.Image.fromarray(pixels.astype(np.uint8)).save(pictures / f"{i}.png")
   found = {}
@@ -46,7 +46,7 @@ def exports(tmp_path_factory):
     payload, = making.payloads(
         [tiny_inference.make(kind)], "lite",
         forms.chosen("lite", {"quantization": quantization}),
-        forms.Calibration(pictures, 6))
+        forms.Calibration(pictures, 20))
     found[kind, quantization] = saved_model.write(
         payload, root / "exports", "local").export_dir
   return found

@@ -66,6 +66,11 @@ def saved_model(subject: subject_lib.Subject,
                    f"this form and {'/'.join(path.parts[-3:])}", images)
 
 
+def has_saved_model(subject: subject_lib.Subject) -> bool:
+  """Returns whether there is one for `saved_model` to compare with."""
+  return next(_saved_models(subject), None) is not None
+
+
 def agreement(subject: subject_lib.Subject,
               other: Callable[[tf.Tensor], tf.Tensor], what: str,
               images: np.ndarray) -> report.CheckResult:

@@ -9,13 +9,15 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from hub_export import errors
+from hub_export import forms
 from hub_export import preprocessing
+from hub_export import program
 from hub_export.forms import tflite_file
 
 _TRAIN = "train"
@@ -71,7 +73,7 @@ def from_directory(directory: pathlib.Path, examples: int,
     prep: From files to what the network takes.
 
   Raises:
-    HubExportError: if there is no image.
+    HubExportError: if there are too few images, or they cannot be read.
   """
   try:
     found = sorted(
@@ -84,14 +86,15 @@ def from_directory(directory: pathlib.Path, examples: int,
           f"in {', '.join(_SUFFIXES)}. Name a directory of images like those "
           "that the model will see.")
     chosen = [found[i] for i in _evenly(len(found), examples)]
-    return Calibration(
-        "images of the exporter", tuple(p.read_bytes() for p in chosen),
-        tuple(str(p) for p in chosen), prep)
+    files = tuple(p.read_bytes() for p in chosen)
   except OSError as e:
     raise errors.HubExportError(
         f"{_IMAGES_FLAG}={directory} cannot be read ({e.strerror}: "
         f"{e.filename}); expected a directory of images. Correct the "
         "path.") from e
+  _check_number(files, f"{_IMAGES_FLAG}={directory}")
+  return Calibration("images of the exporter", files,
+                     tuple(str(p) for p in chosen), prep)
 
 
 def from_dataset(name: str, examples: int, prep: preprocessing.Preprocessing,
@@ -109,6 +112,7 @@ def from_dataset(name: str, examples: int, prep: preprocessing.Preprocessing,
 
   Raises:
     UnavailableError: if it is not on this machine, or has no such split.
+    HubExportError: if that has too few images.
   """
   # The data sets are the evaluation's affair; nothing else of it is needed.
   from checks import evaluation_sets  # pylint: disable=g-import-not-at-top
@@ -124,12 +128,14 @@ def from_dataset(name: str, examples: int, prep: preprocessing.Preprocessing,
   parts = min(_PARTS, wanted)
   files, names = [], []
   # Part by part, so that of a large split little is read.
-  for index in range(parts):
-    count = wanted * (index + 1) // parts - wanted * index // parts
-    part = opened.examples((index, parts)).take(count)
-    for example in part.as_numpy_iterator():
-      files.append(example["image"])
-      names.append(example["file_name"].decode())
+  with program.quiet_start():
+    for index in range(parts):
+      count = wanted * (index + 1) // parts - wanted * index // parts
+      part = opened.examples((index, parts)).take(count)
+      for example in part.as_numpy_iterator():
+        files.append(example["image"])
+        names.append(example["file_name"].decode())
+  _check_number(files, f"the split {_TRAIN} of {opened.name}")
   return Calibration(f"{opened.name}/{_TRAIN}", tuple(files), tuple(names),
                      prep)
 
@@ -152,8 +158,10 @@ def ranges(content: bytes, images: Iterable[np.ndarray],
     HubExportError: if there is no image, or an activation is not finite.
   """
   exposed, shown = tflite_file.exposing(content)
-  runner = tflite_file.interpreter().Interpreter(
-      model_content=exposed, num_threads=threads or os.cpu_count() or 1)
+  with program.quiet_start():  # XNNPACK says that it is there.
+    runner = tflite_file.interpreter().Interpreter(
+        model_content=exposed, num_threads=threads or os.cpu_count() or 1)
+    runner.allocate_tensors()
   source = runner.get_input_details()[0]["index"]
   shape = None
   low, high = np.full(len(shown), np.inf), np.full(len(shown), -np.inf)
@@ -176,6 +184,16 @@ def ranges(content: bytes, images: Iterable[np.ndarray],
   return {source: (0.0, 1.0),
           **{index: (float(l), float(h))
              for index, l, h in zip(shown, low, high)}}
+
+
+def _check_number(files: Sequence[bytes], where: str) -> None:
+  """Raises HubExportError if there are too few files unlike each other."""
+  unlike, fewest = len(set(files)), forms.FEWEST_CALIBRATION_EXAMPLES
+  if unlike < fewest:
+    raise errors.HubExportError(
+        f"{where} has {unlike} unlike images to calibrate on; expected at "
+        f"least {fewest}, as ranges of fewer cut off what others need. Add "
+        "images like those that the model will see.")
 
 
 def _evenly(count: int, wanted: int) -> list[int]:
