@@ -5,6 +5,7 @@ tools/node/package-lock.json); who makes neither form need not have it.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import pathlib
@@ -80,26 +81,32 @@ def node() -> Node:
     UnavailableError: if there is none, it is too old, or packages are missing.
   """
   require("tfjs")
-  path = _node_program()
-  try:
-    said = subprocess.run([path, "--version"], capture_output=True, text=True,
-                          check=False).stdout.strip()
-  except OSError as e:
-    said = str(e)
-  version = re.match(r"v(\d+)\.", said)
-  if not version or int(version[1]) < _OLDEST_NODE:
-    raise errors.UnavailableError(
-        f"{path} --version says {said[:200] or 'nothing'}; expected Node.js "
-        f"{_OLDEST_NODE} or newer. Use the programs that bring one, "
-        "//hub_export:export_forms and //checks:check_forms, or install "
-        "tools/python/requirements-forms.txt with pip.")
-  return Node(path, _node_modules())
+  return Node(_node_program(), _node_modules())
 
 
 def _missing_of_node() -> list[str]:
-  modules = _node_modules()
-  return ([] if _node_program() else ["Node.js"]) + [
+  path, modules = _node_program(), _node_modules()
+  missing = [
       name for name in _NODE if not (modules / name / "package.json").is_file()]
+  wanted = f"Node.js {_OLDEST_NODE} or newer"
+  if path is None:
+    return [wanted, *missing]
+  said = _version(path)
+  version = re.match(r"v(\d+)\.", said)
+  if not version or int(version[1]) < _OLDEST_NODE:
+    missing.insert(0, f"{wanted} ({path} --version says {said or 'nothing'})")
+  return missing
+
+
+@functools.cache
+def _version(node_program: str) -> str:
+  """Returns what a program says when it is asked for its version."""
+  try:
+    return subprocess.run(
+        [node_program, "--version"], capture_output=True, text=True,
+        check=False).stdout.strip()[:200]
+  except OSError as e:
+    return str(e)
 
 
 def _node_program() -> str | None:
