@@ -67,6 +67,11 @@ def link_problems(body: Sequence[str],
           if not (path.parent / target).is_file()]
 
 
+def page_kind(manifest: Mapping[str, Any]) -> str:
+  """Returns which of tags.KINDS the page of a module is."""
+  return "Lite" if manifest["form"] == "lite" else "Module"
+
+
 def manifest_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
   """Returns how handle and tags differ from what the manifest says."""
   handle = manifest["handle"]
@@ -74,7 +79,7 @@ def manifest_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
   if not head.handle:
     return [] if not head.kind else ["the card is no card of a module; "
                                      f"expected '# Module {handle}'"]
-  if manifest["form"] == "lite":
+  if page_kind(manifest) == "Lite":
     return _lite_problems(head, manifest)
   if head.kind == "Lite":
     expected = {}  # Its handle and archive are its own.
@@ -118,7 +123,7 @@ def _lite_problems(head: Head, manifest: Mapping[str, Any]) -> list[str]:
   metadata = dict(head.metadata)
   return [f"{what} is {seen!r}; the manifest says {wanted!r}"
           for what, seen, wanted in (
-              ("the kind of page", head.kind, "Lite"),
+              ("the kind of page", head.kind, page_kind(manifest)),
               ("the handle", head.handle, handle),
               ("asset-path", metadata.get("asset-path"),
                f"{handle}/{manifest['lite']['file']}"),

@@ -12,6 +12,7 @@ from checks import pictures
 from checks import report as report_lib
 from hub_export import export_dirs
 from hub_export import forms
+from hub_export.forms import extras
 from model_cards import markdown
 from model_cards import tags
 from model_cards import wording
@@ -41,7 +42,8 @@ def context(manifest: Mapping[str, Any], report: Mapping[str, Any] | None,
       "task": TASKS[manifest["kind"]],
       "is_fine_tunable": forms.is_fine_tunable(manifest),
       "format": forms.format_tag(manifest),
-      "takes_encoded": forms.by_name(manifest["form"]).takes_encoded,
+      "form": forms.by_name(manifest["form"]),
+      "needs_extras": manifest["form"] in extras.FORMS,
       "licence_tag": _licence_tag(manifest),
       "details": _details(manifest),
       "lite": _lite(manifest),

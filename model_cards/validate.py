@@ -105,7 +105,7 @@ def file_problems(path: pathlib.Path) -> tuple[list[str], str]:
     return problems(card, path=path), _spoken([])
   manifest, report = entry
   found = problems(card, manifest, report, path)
-  if report and (kind != "Lite" or manifest["form"] == "lite"):
+  if report and (kind != "Lite" or hub_rules.page_kind(manifest) == "Lite"):
     found += _report_problems(path, manifest, report)
   return found, _spoken([manifest["handle"]])
 
@@ -181,17 +181,16 @@ def _problems(card: str, manifest: Mapping[str, Any] | None,
               for title in _KAGGLE_SECTIONS if title not in headings]
     return found + _body_problems(card, manifest, report)
   head, found = hub_rules.read(card)
+  # Whether a Lite page is that of a module in the Lite form, and no conversion.
+  is_form = manifest is not None and hub_rules.page_kind(manifest) == "Lite"
   if head.kind == "Collection":
     found += hub_rules.link_problems(head.body, path)
     # Those to pages were just looked at.
     found += _missing_files(head.body, path, (".md",))
-  elif head.kind == "Module" or (
-      head.kind == "Lite" and manifest is not None
-      and manifest["form"] == "lite"):
+  elif head.kind == "Module" or head.kind == "Lite" and is_form:
     found += _file_problems(head.body, manifest, report, path)
   if manifest is not None:
     found += hub_rules.manifest_problems(head, manifest)
-  is_form = manifest is not None and manifest["form"] == "lite"
   if head.kind == "Lite" and not is_form:
     return found + _lite_problems(card, manifest, path)
   return found + _body_problems(card, manifest, report)
