@@ -261,7 +261,7 @@ def _rows(m: Mapping[str, Any],
     add("Input")
   if m.get("lite"):
     add("File, bytes", m["lite"]["bytes"])
-    if m["lite"]["calibration"]:
+    if m["lite"].get("calibration"):  # A conversion's page has none.
       add("Calibration, images", m["lite"]["calibration"]["examples"])
   add("Smallest image", *[m["inputs"]["min_size_px"]] * 2)
   outputs = m["outputs"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 _LINK = re.compile(r"(?<!\\)\]\((?P<target>[^)\s]+)\)")
 # Examples of code may have any numbers.
 _LANGUAGES = ("python", "py", "sh", "bash", "shell", "json", "yaml", "js",
-              "javascript", "java", "kotlin", "swift", "c", "cpp", "go", "rust")
+              "javascript", "html", "java", "kotlin", "swift", "c", "cpp", "go", "rust")
 INLINE_CODE = re.compile(r"(?<!\\)(`[^`]*`)")
 
 
