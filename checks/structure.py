@@ -98,8 +98,12 @@ def manifest(subject: subject_lib.Subject) -> report.CheckResult:
 
 
 def _form_problems(record: Mapping[str, Any]) -> list[str]:
-  """Returns what is wrong with what a manifest says of a frozen form."""
+  """Returns what is wrong with what a manifest says of its form."""
+  name = str(record.get("handle")).split("/")[1:2]
   if forms.is_fine_tunable(record):
+    if name and forms.main_name(name[0]) != name[0]:
+      return [f"the module's name ends as that of a form without variables, but "
+              f"its form is {record.get('form')}"]
     return []
   form = forms.by_name(record["form"])
   problems = []
@@ -110,7 +114,6 @@ def _form_problems(record: Mapping[str, Any]) -> list[str]:
   if record.get("loss") != loss:
     problems.append(f"loss is {record.get('loss')}, expected {loss}")
   # A name of its own, or it would be taken for the one to be fine-tuned.
-  name = str(record.get("handle")).split("/")[1:2]
   end = forms.module_name("", form.name, choice)
   if not name or not name[0].endswith(end):
     problems.append(f"the module's name does not end with {end}")

@@ -17,6 +17,7 @@ from absl import flags
 
 from hub_export import archive
 from hub_export import destinations
+from hub_export import forms
 from hub_export import program
 from hub_export import releases
 from hub_export import signing_keys
@@ -68,7 +69,8 @@ def main(_: Sequence[str]) -> int:
                       *destination.write_pages(release)):
     print(f"  {what:<10} {where}")
   print("Load it with:")
-  for step in destination.next_steps(release.handle):
+  for step in destination.next_steps(
+      release.handle, forms.by_name(release.manifest["form"])):
     print(f"  {step}")
   return 0
 

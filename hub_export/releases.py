@@ -11,6 +11,7 @@ Nothing here imports TensorFlow.
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,9 @@ from checks import names
 from checks import report as report_lib
 from hub_export import errors
 from hub_export import export_dirs
-from hub_export import program
+from hub_export import forms
+from hub_export.forms import extras
 from model_cards import validate
-
 
 # Licences that let others pass the weights on, changed in form, as SPDX names
 # them in lower case. "custom" is none: nobody can tell what it says.
@@ -135,13 +136,19 @@ def read(export_dir: pathlib.Path) -> Release:
   """Returns the release that lies in `export_dir`, with card and report.
 
   Raises:
-    ChecksError: if the report is missing, has not passed, or is not of these
+    ChecksError: if the export lies where another should, the report is missing, has not passed, or is not of these
       bytes, this handle or the manifest's data set, or if the card is missing
       or says anything else than manifest and report do.
     HubExportError: if there is no export, or a file cannot be read.
   """
   manifest = export_dirs.read_manifest(export_dir)
   handle = export_dirs.parse_handle(manifest["handle"])
+  # Or "<name>_serving_float32" could be published as what was never checked.
+  place = "/".join(pathlib.Path(os.path.abspath(export_dir)).parts[-3:])
+  if place != str(handle):
+    raise errors.ChecksError(
+        f"{export_dir} holds {handle}; expected it to lie in a directory of "
+        "that name. Move it back there, or export it again.")
   report_bytes = _read(export_dirs.report_path(export_dir), "report",
                        export_dir)
   try:
@@ -226,7 +233,7 @@ def _check_card(card: bytes, manifest: dict[str, Any],
         f"{path} is not UTF-8 ({e}); expected a card in Markdown. "
         f"{_check_it(export_dir)}") from e
   first = text.partition("\n")[0].strip()
-  expected = f"# Module {manifest['handle']}"
+  expected = f"# {forms.page(manifest)} {manifest['handle']}"
   if first != expected:
     raise errors.ChecksError(
         f"{path} begins with {first!r}; expected {expected!r}. "
@@ -277,5 +284,6 @@ def _read(path: pathlib.Path, what: str, export_dir: pathlib.Path) -> bytes:
 
 
 def _check_it(export_dir: pathlib.Path) -> str:
-  return (f"Check it: {program.command('//checks:check')} "
+  form = str(export_dirs.read_manifest(export_dir).get("form"))
+  return (f"Check it: {extras.command(form, '//checks:check')} "
           f"--export_dir={shlex.quote(str(export_dir))}")

@@ -6,6 +6,8 @@
     GET /<publisher>/<name>/<version>                           a model's page
     GET /<publisher>/<name>/<version>?tf-hub-format=compressed  the archive
     GET /<publisher>/<name>/<version>.tar.gz                    the archive
+    GET /<publisher>/<name>/<version>/model.tflite, ...         forms other than
+                                                                SavedModels
     GET /<publisher>/<name>/<version>.md, .checks.json, ...     what is beside
     GET /<publisher>/<name>/<version>.evaluations/<file>        what it shows
     GET /<publisher>/collections/<family>/1                     a family's page
@@ -33,6 +35,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from hub_export import errors
+from hub_export import forms
 from hub_export import program
 from hub_export.destinations import directory
 from hub_export.site import access_log
@@ -215,14 +218,17 @@ def _url(host: str, port: int) -> str:
 
 
 def _print_start(root: pathlib.Path, url: str, base_url: str | None) -> None:
+  published = models.Published(root)
   handles = directory.Directory(root).handles()
   print(f"serving {root}{os.sep} on {url} (Ctrl-C stops it)")
   if handles:
     print("Published:")
     for handle in handles:
       print(f"  {handle}")
-    print("Load one with:\n"
-          f'  hub.load("{base_url or url}/{handles[-1]}")', flush=True)
+    model = published.model(handles[-1])
+    form = forms.find(model and model.form) or forms.by_name("main")
+    line = form.load.format(url=f"{base_url or url}/{handles[-1]}")
+    print(f"Load one with:\n  {line}", flush=True)
   else:
     print("Nothing is published there yet:\n  "
           f"{program.command('//hub_export:publish')} --export_dir=PATH "

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from hub_export import forms
+
 # Of the licences of tags.LICENCES, those that the Hub knows by that name.
 _LICENCES = ("apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-nc-4.0",
              "epl-2.0", "gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "mit",
@@ -41,7 +43,7 @@ def metadata(m: Mapping[str, Any], r: Mapping[str, Any] | None
     data = {"license": "other", "license_name": licence}
   data |= {
       "pipeline_tag": _TASKS[m["kind"]],
-      "tags": ["tensorflow", "tensorflow-hub", "saved-model",
+      "tags": [*forms.by_name(m["form"]).tags,
                m["card"]["architecture"], m["family"],
                *(["demo"] if m["is_demo"] else [])]}
   dataset = _DATASETS.get(m["dataset"]["tfhub_tag"])

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from checks import pictures
+from hub_export import forms
 from hub_export import peer as peer_lib
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _point(m: Mapping[str, Any], r: Mapping[str, Any]) -> Point:
   return Point(
       # "600mf": the architecture stands in the title.
       name=m["variant"].removeprefix(f"{m['card']['architecture']}_") + (
-          "" if m["form"] == "main" else f", {m['form']}") + (
+          "" if m["form"] == "main" else f", {forms.label(m)}") + (
               ", demo" if m["is_demo"] else ""),
       architecture=m["card"]["architecture"],
       dataset=r["dataset"]["name"], split=r["dataset"]["split"],

@@ -108,7 +108,7 @@ def file_problems(path: pathlib.Path) -> tuple[list[str], str]:
     return problems(card, path=path), _spoken([])
   manifest, report = entry
   found = problems(card, manifest, report, path)
-  if report and (kind != "Lite" or manifest["form"] == "lite"):
+  if report and (kind != "Lite" or forms.page(manifest) == "Lite"):
     found += _report_problems(path, manifest, report)
   return found, _spoken([manifest["handle"]])
 

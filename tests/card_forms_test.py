@@ -79,7 +79,7 @@ def test_kaggle_says_float32_of_what_is_float32_alone():
         "handle": m["handle"].replace("/4", "_serving_bf16/4"),
         "loss": {"outputs": 0.1, "top1_points": 0.5}}
   card = forms.kaggle(m, None)
-  assert "throughout" not in card and "of fewer bits than the" in card
+  assert "throughout" not in card and "Precision: `bf16`" in card
   assert validate.problems(card, m) == []
 
 

@@ -111,6 +111,12 @@ class TestPlots:
     assert plots.plots([(m | {"is_demo": True}, r)], peers.of("regnet"))[
         0].points[0].name.endswith(", demo")
 
+  def test_forms_are_told_apart(self):
+    m, r = entry()
+    other = m | {"form": "serving", "precision": "bf16"}
+    points = plots.plots([(m, r), (other, r)], ())[0].points
+    assert [p.name for p in points] == ["600mf", "600mf, serving bf16"]
+
   def test_architectures_are_series_of_their_own(self):
     from matplotlib import figure  # pylint: disable=g-import-not-at-top
     plot = plots.plots(entries(), peers.of("regnet"))[0]

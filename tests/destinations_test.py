@@ -15,6 +15,7 @@ import pytest
 from hub_export import archive
 from hub_export import destinations
 from hub_export import errors
+from hub_export import forms
 from hub_export import releases
 from hub_export import trust
 from hub_export.destinations import base
@@ -81,6 +82,20 @@ class TestPut:
     destination.verify(release)
     assert destination.exists(release.handle)
     assert destination.is_remote
+
+  @pytest.mark.parametrize("form", ["main", *tiny_export.FORMS])
+  def test_every_form(self, place, tmp_path, form):
+    export_dir = (tiny_export.make(tmp_path / "forms") if form == "main" else
+                  tiny_export.make_form(tmp_path / "forms", form))
+    release = releases.read(export_dir)
+    to = place.to(framework=forms.by_name(form).framework)
+    assert destinations.choose(to).put(release) is base.Outcome.PUBLISHED
+    destinations.choose(to).verify(release)
+    assert destinations.choose(to).exists(release.handle)
+    assert destinations.choose(to).put(release) is base.Outcome.UNCHANGED
+    if place.name == "kaggle":
+      assert place.application.variations["lab/spot/tiny"]["fineTunable"] == (
+          form == "main")
 
   def test_a_second_run_writes_nothing(self, place, export_dir):
     _put(place, export_dir)

@@ -79,6 +79,19 @@ def test_what_an_export_writes():
   assert told.preprocessing.std == (0.25,) * 3
 
 
+@pytest.mark.parametrize("form, name", [
+    ("main", "pets_classification"), ("portable", "pets_portable_classification"),
+    ("serving", "pets_classification_serving_float32"),
+    ("serving", "pets_classification_serving_bf16"),
+    ("lite", "pets_feature_extractor_lite_int8"),
+    ("lite", "pets_classification_lite_fp16"),
+    ("onnx", "pets_classification_onnx"),
+    ("tfjs", "pets_feature_extractor_tfjs")])
+def test_what_forms_put_into_names_is_none_of_the_data_set(form, name):
+  manifest = changed(("handle",), f"someone/regnety200mf_{name}/1")
+  assert known(manifest | {"form": form}).dataset.infix == "pets_"
+
+
 @pytest.mark.parametrize("path", list(paths(GOOD)), ids=str)
 def test_odd_values(path):
   for value in ODD:

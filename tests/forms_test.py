@@ -67,6 +67,21 @@ def test_no_form_is_taken_for_the_one_that_can_be_fine_tuned(form, tmp_path):
   check_names(form, tmp_path)
 
 
+@pytest.mark.parametrize("name, manifest, expected", [
+    ("a_serving_bf16", {"form": "serving", "precision": "bf16"},
+     "serving bf16"),
+    ("a_lite_dynamic", {"form": "lite", "quantization": "dynamic"},
+     "lite dynamic"),
+    ("a_onnx", {"form": "onnx"}, "onnx"), ("a_tfjs", {"form": "tfjs"}, "tfjs")])
+def test_what_a_form_is_called(name, manifest, expected):
+  assert forms.main_name(name) == "a"
+  assert forms.label(manifest) == expected
+  # What only looks like it is part of the name.
+  for other in ("a", "a_serving", "a_lite_int4", "portable_a", "aonnx"):
+    assert forms.main_name(other) == other
+  assert forms.label({"form": "portable"}) == "portable"
+
+
 @pytest.mark.parametrize("form", _FROZEN, ids=lambda f: f.name)
 def test_the_gate_asks_for_what_the_suite_runs(form):
   check_gate(form)

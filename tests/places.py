@@ -44,11 +44,11 @@ class Place:
     self.server = server
     self.application = application
 
-  def to(self, spot: str = "spot") -> str:
-    """Returns what --to is."""
+  def to(self, spot: str = "spot", framework: str = "tensorFlow2") -> str:
+    """Returns what --to is; Kaggle asks for a framework."""
     return {"s3": f"s3://models/{spot}", "gs": f"gs://models/{spot}",
             "hf": f"hf://lab/{spot}",
-            "kaggle": f"kaggle://lab/{spot}/tensorFlow2/tiny"}[self.name]
+            "kaggle": f"kaggle://lab/{spot}/{framework}/tiny"}[self.name]
 
   def files(self, spot: str = "spot", version: int = 1) -> dict[str, bytes]:
     """Returns all that lies there of the module, by `layout`'s names.

@@ -21,6 +21,7 @@ import pytest
 from hub_export import destinations
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import releases
 from hub_export import signing_keys
 from hub_export import trust
@@ -623,7 +624,8 @@ class TestChoose:
       ("gs://bucket", "STORAGE_EMULATOR_HOST")])
   def test_passwords_of_servers_are_not_shown(self, monkeypatch, to, variable):
     monkeypatch.setenv(variable, "https://me:sEcReT@host")
-    steps = " ".join(destinations.choose(to).next_steps(_HANDLE))
+    steps = " ".join(destinations.choose(to).next_steps(
+        _HANDLE, forms.by_name("main")))
     assert "https://host/" in steps and "sEcReT" not in steps
 
   def test_each_module_has_its_own_spot(self):

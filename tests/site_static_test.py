@@ -210,7 +210,19 @@ def test_nginx_lines_of_the_readme():
       ("/api/v1/models.json", False), ("/_site/site.css", False),
       ("/local/a/b/1", False)):
     assert bool(re.search(handles, path)) == is_handle, path
-  query = re.search(r"if \(\$args ~ (.*)\) \{", lines)[1]
+  others = re.search(r"location ~ (\S*)\$ \{\n +add_header Access-Control-Allow-"
+                     r"Origin \* always;\n +add_header X-Content-Type-Options "
+                     "nosniff always;", lines)[1]
+  for path, is_own in (
+      ("/local/tiny_tfjs/1/model.json", True), ("/api/v1/models.json", False),
+      ("/local/tiny_tfjs/12/group1-shard1of3.bin", True),
+      ("/api/v1/models/local/tiny/1.json", False),
+      ("/local/tiny/1.checks.json", False)):
+    assert bool(re.fullmatch(f".*{others}", path)) == is_own, path
+  query, lite = re.findall(r"if \(\$args ~ (.*)\) \{", lines)
+  assert "{ rewrite ^ $uri/model.tflite last; }" in lines
+  assert re.search(lite, "a=b&lite-format=tflite")
+  assert not re.search(lite, "xlite-format=tflite")
   for arguments, is_load in (
       ("tf-hub-format=compressed", True),
       ("a=b&tf-hub-format=compressed", True),

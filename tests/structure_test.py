@@ -86,6 +86,9 @@ class TestManifest:
       (lambda m: m.update(handle="local/other/1"), "the export lies in local/"),
       (lambda m: m["preprocessing"].pop("crop_px"), "preprocessing: "),
       (lambda m: m.update(schema_version=2), "schema_version is 2"),
+      (lambda m: m.update(handle="local/tiny_serving_float32/1"),
+       "the module's name ends as that of a form without variables, but its "
+       "form is portable"),
   ])
   def test_fault(self, copy, edit, fault):
     _edit_manifest(copy, edit)

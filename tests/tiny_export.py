@@ -21,17 +21,42 @@ FILES = {
     "variables/variables.index": b"index",
     "variables/variables.data-00000-of-00001": bytes(range(256)) * 64,
 }
+_SAVED_MODEL = {name: content for name, content in FILES.items()
+                if not name.startswith("variables")} | {
+                    "variables/variables.index": b"index"}
+# Of each form without variables: its handle, files, and what its manifest says.
+FORMS = {
+    "serving": ("local/tiny_classification_serving_bf16/1", _SAVED_MODEL, {
+        "precision": "bf16", "loss": {"outputs": 0.1, "top1_points": 0.5}}),
+    "lite": ("local/tiny_classification_lite_int8/1", {
+        "model.tflite": b"TFL3" * 99, "assets/labels.txt": b"cat\ndog\n"}, {
+            "quantization": "int8", "parent": "tiny_classification",
+            "loss": {"outputs": 0.8, "top1_points": 0.5},
+            "inputs": {"dtype": "uint8", "min_size_px": 32, "range": [0, 255],
+                       "channel_order": "RGB"},
+            "lite": {"file": "model.tflite", "bytes": 396, "sha256": "5bd1" * 16,
+                     "calibration": {"source": "pets, train",
+                                     "examples": 200}}}),
+    "onnx": ("local/tiny_classification_onnx/1", {
+        "model.onnx": b"ONNX" * 99, "assets/labels.txt": b"cat\ndog\n"}, {}),
+    "tfjs": ("local/tiny_classification_tfjs/1", {
+        "model.json": b'{"format": "graph-model"}',
+        "group1-shard1of1.bin": b"weights" * 99,
+        "assets/labels.txt": b"cat\ndog\n"}, {}),
+}
 GROUPS = ("structure", "numerics", "trainability", "accuracy", "card")
 
 
 def make(output_dir: pathlib.Path, handle: str = HANDLE,
-         files: dict[str, bytes] | None = None) -> pathlib.Path:
+         files: dict[str, bytes] | None = None, **changes: Any
+         ) -> pathlib.Path:
   """Writes an export with a passing report and a card; returns its directory.
 
   Args:
     output_dir: Where exports lie.
     handle: publisher/name/version.
     files: Relative path to bytes, FILES if not given; the manifest is added.
+    **changes: Fields of the manifest.
   """
   export_dir = output_dir / handle
   for name, content in (FILES if files is None else files).items():
@@ -40,10 +65,16 @@ def make(output_dir: pathlib.Path, handle: str = HANDLE,
     path.write_bytes(content)
   path = export_dir / "assets.extra" / "manifest.json"
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(manifest(handle)))
+  path.write_text(json.dumps(manifest(handle) | changes))
   write_report(export_dir)
   write_card(export_dir)
   return export_dir
+
+
+def make_form(output_dir: pathlib.Path, form: str) -> pathlib.Path:
+  """Writes an export of one of FORMS, as `make`; returns its directory."""
+  handle, files, changes = FORMS[form]
+  return make(output_dir, handle, files, form=form, **changes)
 
 
 def manifest(handle: str = HANDLE) -> dict[str, Any]:
@@ -88,7 +119,8 @@ def write_report(export_dir: pathlib.Path, **changes: Any) -> None:
       "export_sha256": digest(export_dir),
       "status": "passed",
       "checks": [check(*name.split("/"), "passed", "all there")
-                 for name in names.EXPECTED["main"][of["kind"]]],
+                 for name in names.EXPECTED.get(
+                     of["form"], names.EXPECTED["main"])[of["kind"]]],
       "dataset": {"name": "pets", "version": "1.0.0", "split": "test",
                   "num_examples": 360, "digest": "e61a" * 16},
       "metrics": metrics(),

@@ -5,6 +5,7 @@ import enum
 from typing import Protocol
 
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import releases
 
 
@@ -78,8 +79,9 @@ class Destination(Protocol):
   def describe(self, handle: export_dirs.Handle) -> list[tuple[str, str]]:
     """Returns (what, where) of each published part, for people to read."""
 
-  def next_steps(self, handle: export_dirs.Handle) -> list[str]:
-    """Returns how `handle` is loaded from here, one line each."""
+  def next_steps(self, handle: export_dirs.Handle, form: forms.Form
+                 ) -> list[str]:
+    """Returns how `handle`, in some form, is loaded from here, by lines."""
 
 
 def archive_taken(where: str, sha256: str, release: releases.Release) -> str:

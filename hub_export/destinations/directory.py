@@ -21,6 +21,7 @@ from absl import logging
 from hub_export import archive
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import program
 from hub_export import releases
 from hub_export.destinations import base
@@ -165,11 +166,12 @@ class Directory:
             ("card", str(self.card_path(handle))),
             ("report", str(self.report_path(handle)))]
 
-  def next_steps(self, handle: export_dirs.Handle) -> list[str]:
+  def next_steps(self, handle: export_dirs.Handle, form: forms.Form
+                 ) -> list[str]:
     """As `base.Destination.next_steps`."""
     serve = program.command("//hub_export:serve")
     return [f"{serve} --root={shlex.quote(str(program.shown_path(self.root)))}",
-            f'hub.load("http://localhost:8080/{handle}")']
+            form.load.format(url=f"http://localhost:8080/{handle}")]
 
   def _documents(self, release: releases.Release
                  ) -> list[tuple[pathlib.Path, bytes]]:

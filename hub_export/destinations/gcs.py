@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hub_export import forms
 from hub_export.destinations import object_store
 from hub_export.destinations import remote
 
@@ -56,15 +57,18 @@ class _Gcs:
     """As `object_store.Service.fingerprint`."""
     return (info["generation"], info["size"])
 
-  def next_steps(self, path: str) -> list[str]:
+  def next_steps(self, path: str, form: forms.Form) -> list[str]:
     """As `object_store.Service.next_steps`."""
     host = os.environ.get("STORAGE_EMULATOR_HOST")
     if host and "://" not in host:
       host = f"http://{host}"
     base = remote.without_login(
         host or "https://storage.googleapis.com").rstrip("/")
+    if not form.is_saved_model:
+      return [f"gcloud storage cp --recursive gs://{path} .",
+              form.load.format(url=f"{base}/{path}") + remote.IF_PUBLIC]
     return [f'hub.load("gs://{path}")',
-            f'hub.load("{base}/{path}.tar.gz")  # Where the bucket is public.']
+            form.load.format(url=f"{base}/{path}.tar.gz") + remote.IF_PUBLIC]
 
   def _credentials(self) -> Any:
     with remote.calls("find credentials", self.access):

@@ -18,6 +18,7 @@ from urllib import parse
 
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import releases
 from hub_export.destinations import base
 from hub_export.destinations import layout
@@ -116,15 +117,18 @@ class HuggingFace:
             ("card", self._url(_README)),
             ("report", self._url(f"{v}.checks.json"))]
 
-  def next_steps(self, handle: export_dirs.Handle) -> list[str]:
+  def next_steps(self, handle: export_dirs.Handle, form: forms.Form
+                 ) -> list[str]:
     """As `base.Destination.next_steps`."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     base = remote.without_login(endpoint.rstrip("/"))
-    return [f'hub.load("{base}/{self._repo}/resolve/{_BRANCH}/'
-            f'{handle.version}{layout.ARCHIVE_SUFFIX}")  '
-            "# Where the repository is public.",
-            f'hub.load(huggingface_hub.snapshot_download("{self._repo}") + '
-            f'"/{handle.version}")']
+    url = f"{base}/{self._repo}/resolve/{_BRANCH}/{handle.version}"
+    if form.is_saved_model:
+      url += layout.ARCHIVE_SUFFIX
+    local = (f'huggingface_hub.snapshot_download("{self._repo}") + '
+             f'"/{handle.version}"')
+    return [form.load.format(url=url) + remote.IF_PUBLIC,
+            f"hub.load({local})" if form.is_saved_model else local]
 
   # ----- What is there, and what would change
 
@@ -222,13 +226,13 @@ class HuggingFace:
     if any(version > release.handle.version
            for version in layout.published(found)):
       return []
-    from model_cards import forms  # Renders; publishing elsewhere does not.
+    from model_cards import forms as cards  # Renders; publishing elsewhere does not.
     report = json.loads(release.report)
     names = {name for name, _ in release.documents}
     links = [link for link in export_dirs.evaluation_links(
         str(release.handle.version), report["dataset"]["name"],
         report["dataset"]["split"]) if parse.unquote(link) in names]
-    card = forms.hugging_face(release.manifest, report, links, self._repo)
+    card = cards.hugging_face(release.manifest, report, links, self._repo)
     return [layout.of_bytes(_README, card.encode())]
 
   def _verify_parts(self, release: releases.Release,

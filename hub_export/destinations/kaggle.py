@@ -21,13 +21,14 @@ from typing import Any
 
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import releases
 from hub_export.destinations import base
 from hub_export.destinations import layout
 from hub_export.destinations import older_documents
 from hub_export.destinations import remote
 
-_FRAMEWORK = "tensorFlow2"
+_FRAMEWORKS = tuple(dict.fromkeys(form.framework for form in forms.FORMS))
 _DOCUMENTS = "documents"
 _TIMEOUT_SECONDS = 120  # Without an answer to a call.
 # Kaggle takes its time over large models before they can be downloaded.
@@ -56,14 +57,16 @@ def from_url(to: str) -> "Kaggle":
     UsageError: if `to` is not of that form.
   """
   parts = to.partition("://")[2].rstrip("/").split("/")
+  known = {framework.lower(): framework for framework in _FRAMEWORKS}
   if (len(parts) != 4 or not all(re.fullmatch(_SLUG, p) for p in parts)
-      or parts[2].lower() != _FRAMEWORK.lower()):
+      or parts[2].lower() not in known):
     raise errors.UsageError(
         f"--to={remote.redact(to)} names no variation of a "
-        f"model; expected kaggle://owner/model/{_FRAMEWORK}/variation, each in "
+        "model; expected kaggle://owner/model/framework/variation, each in "
         "letters, digits and hyphens, such as kaggle://my-lab/regnety/tensorFlow2/"
-        "regnety600mf-classification")
-  return Kaggle(parts[0], parts[1], parts[3])
+        "regnety600mf-classification; the framework is one of "
+        f"{', '.join(_FRAMEWORKS)}")
+  return Kaggle(parts[0], parts[1], known[parts[2].lower()], parts[3])
 
 
 class Kaggle:
@@ -71,10 +74,11 @@ class Kaggle:
 
   is_remote = True
 
-  def __init__(self, owner: str, model: str, variation: str):
+  def __init__(self, owner: str, model: str, framework: str, variation: str):
     """Connects to nothing yet."""
     self._owner = owner
     self._model = model
+    self._framework = framework
     self._variation = variation
     self._is_open = False
     self._secrets: list[str] = []
@@ -158,9 +162,12 @@ class Kaggle:
             ("report", f"{self._url(handle.version)}/{_DOCUMENTS}/"
              f"{handle.version}.checks.json")]
 
-  def next_steps(self, handle: export_dirs.Handle) -> list[str]:
+  def next_steps(self, handle: export_dirs.Handle, form: forms.Form
+                 ) -> list[str]:
     """As `base.Destination.next_steps`."""
     name = f"{self._name()}/{handle.version}"
+    if not form.is_saved_model:
+      return [f'kagglehub.model_download("{name}") + "/{form.marker}"']
     return [f'hub.load("https://www.kaggle.com/models/{name}")  '
             "# Once you have made it public there.",
             f'hub.load(kagglehub.model_download("{name}"))']
@@ -171,9 +178,16 @@ class Kaggle:
     """Returns what `put` comes to.
 
     Raises:
+      UsageError: if the module is none for this framework.
       HubExportError: if the version is taken by other bytes, cannot get its
         number, or the variation is that of another module.
     """
+    framework = forms.by_name(release.manifest["form"]).framework
+    if framework != self._framework:
+      raise errors.UsageError(
+          f"{release.handle} is for the framework {framework}, and {self._url()} "
+          f"for {self._framework}; expected the same. Publish it to "
+          f"kaggle://{self._owner}/{self._model}/{framework}/{self._variation}")
     version, newest = release.handle.version, self._newest()
     if version > newest + 1:
       raise errors.HubExportError(
@@ -257,8 +271,8 @@ class Kaggle:
       yield root
 
   def _card(self, release: releases.Release) -> str:
-    from model_cards import forms  # Renders; publishing elsewhere does not.
-    return forms.kaggle(
+    from model_cards import forms as cards  # Renders; publishing elsewhere does not.
+    return cards.kaggle(
         release.manifest, json.loads(release.report), (),
         f"{self._name()}/{release.handle.version}").strip()
 
@@ -353,7 +367,7 @@ class Kaggle:
       request = self._addressed(types.ApiUpdateModelInstanceRequest())
       request.overview = release.manifest["card"]["description"]
       request.usage = self._card(release)
-      request.fine_tunable = True
+      request.fine_tunable = forms.is_fine_tunable(release.manifest)
       request.update_mask = field_mask_pb2.FieldMask(
           paths=["overview", "usage", "fine_tunable"])
       response = kaggle.update_model_instance(request)
@@ -411,15 +425,15 @@ class Kaggle:
     self._is_open = True
 
   def _addressed(self, request: Any) -> Any:
-    from kagglesdk.models.types import model_enums
+    from kagglehub import handle
     request.owner_slug = self._owner
     request.model_slug = self._model
-    request.framework = model_enums.ModelFramework.MODEL_FRAMEWORK_TENSOR_FLOW_2
+    request.framework = handle.parse_model_handle(self._name()).framework_enum()
     request.instance_slug = self._variation
     return request
 
   def _name(self) -> str:
-    return f"{self._owner}/{self._model}/{_FRAMEWORK}/{self._variation}"
+    return f"{self._owner}/{self._model}/{self._framework}/{self._variation}"
 
   def _url(self, version: int | None = None) -> str:
     return f"kaggle://{self._name()}" + (f"/{version}" if version else "")

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import releases
 from hub_export.destinations import base
 from hub_export.destinations import layout
@@ -44,7 +45,7 @@ class Service(Protocol):
   def fingerprint(self, info: Mapping[str, Any]) -> tuple[Any, ...]:
     """Returns what changes whenever an object is written, from its info."""
 
-  def next_steps(self, path: str) -> list[str]:
+  def next_steps(self, path: str, form: forms.Form) -> list[str]:
     """Returns how the module at bucket/path is loaded, one line each."""
 
 
@@ -130,9 +131,11 @@ class ObjectStore:
             ("card", self._url(handle, f"{v}.md")),
             ("report", self._url(handle, f"{v}.checks.json"))]
 
-  def next_steps(self, handle: export_dirs.Handle) -> list[str]:
+  def next_steps(self, handle: export_dirs.Handle, form: forms.Form
+                 ) -> list[str]:
     """As `base.Destination.next_steps`."""
-    return self._service.next_steps(self._path(handle, str(handle.version)))
+    return self._service.next_steps(
+        self._path(handle, str(handle.version)), form)
 
   # ----- What is there, and what would change
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from hub_export import errors
 
+IF_PUBLIC = "  # Where it is public."
 _LONGEST_DETAIL = 240  # Characters of what a server says of its refusal.
 _HIDDEN = "[hidden]"
 # What hides a secret by its form, wherever it comes from: signed URLs, user and

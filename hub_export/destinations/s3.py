@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hub_export import forms
 from hub_export.destinations import object_store
 from hub_export.destinations import remote
 
@@ -59,7 +60,7 @@ class _S3:
     """As `object_store.Service.fingerprint`."""
     return (info["ETag"], str(info["LastModified"]), info["size"])
 
-  def next_steps(self, path: str) -> list[str]:
+  def next_steps(self, path: str, form: forms.Form) -> list[str]:
     """As `object_store.Service.next_steps`."""
     bucket, _, key = path.partition("/")
     endpoint = (os.environ.get("AWS_ENDPOINT_URL_S3")
@@ -67,7 +68,8 @@ class _S3:
     base = (f"{remote.without_login(endpoint.rstrip('/'))}/{bucket}"
             if endpoint
             else f"https://{bucket}.s3.amazonaws.com")
-    return [f'hub.load("{base}/{key}.tar.gz")  # Where the bucket is public.',
+    url = f"{base}/{key}" + (".tar.gz" if form.is_saved_model else "")
+    return [form.load.format(url=url) + remote.IF_PUBLIC,
             f"aws s3 cp --recursive s3://{path} model"]
 
   def _secrets(self) -> Iterable[str]:

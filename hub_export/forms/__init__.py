@@ -62,6 +62,18 @@ class Form:
   format: str = "saved_model_2"     # The tag of its card, if that has one.
   page: str = "Module"              # TensorFlow Hub's kind of page for it.
   takes_encoded: bool = True        # Whether it decodes images itself.
+  # How to load it from a hub's address; {url} is put in.
+  load: str = 'hub.load("{url}")'
+  what: str = "TensorFlow Hub's reusable SavedModel"  # For people, in a phrase.
+  runtime: str = "`hub.load`"       # What runs it where it is checked.
+  tags: tuple[str, ...] = (         # On the Hugging Face Hub.
+      "tensorflow", "tensorflow-hub", "saved-model")
+  framework: str = "tensorFlow2"    # On Kaggle.
+
+  @property
+  def is_saved_model(self) -> bool:
+    """Whether hub.load takes it; users load others by their files."""
+    return self.marker == "saved_model.pb"
 
 
 FORMS = (
@@ -73,14 +85,20 @@ FORMS = (
          "saved_model.pb"),
     Form("serving", "serving (for inference alone: no variables)", False,
          "hub.load({path!r})", "SavedModel", "saved_model.pb", "precision",
-         (Choice("float32"), Choice("bf16", Loss(0.1, 0.5)))),
+         (Choice("float32"), Choice("bf16", Loss(0.1, 0.5))),
+         what="a SavedModel without variables"),
     Form("onnx", "ONNX (for inference alone: ONNX Runtime and others)", False,
          "onnxruntime.InferenceSession('{path}/model.onnx')", "Model",
          "model.onnx",
-         format="onnx", takes_encoded=False),
+         format="onnx", takes_encoded=False,
+         load="curl -fLO {url}/model.onnx", what="an ONNX model",
+         runtime="ONNX Runtime", tags=("onnx",), framework="onnx"),
     Form("tfjs", "TensorFlow.js (for inference alone: browsers and Node.js)",
          False, "tf.loadGraphModel('{path}/model.json')", "Model", "model.json",
-         format="tfjs", page="Tfjs", takes_encoded=False),
+         format="tfjs", page="Tfjs", takes_encoded=False,
+         load='tf.loadGraphModel("{url}/model.json")',
+         what="a graph model of TensorFlow.js", runtime="TensorFlow.js",
+         tags=("tensorflowjs",), framework="tfJs"),
     Form("lite", "lite (for phones and small devices: LiteRT)", False,
          "ai_edge_litert.interpreter.Interpreter("
          "{path!r} + '/model.tflite')", "LiteModel", "model.tflite",
@@ -89,7 +107,10 @@ FORMS = (
          # examples of what it is measured on; on one, 0.34.
          (Choice("float32"), Choice("fp16", Loss(0.02, 0.2)),
           Choice("dynamic", Loss(0.15, 0.5)), Choice("int8", Loss(0.3, 0.5))),
-         format="tflite", page="Lite", takes_encoded=False),
+         format="tflite", page="Lite", takes_encoded=False,
+         load="curl -fLO {url}/model.tflite",
+         what="a LiteRT (TensorFlow Lite) model", runtime="LiteRT",
+         tags=("tflite", "litert"), framework="tfLite"),
 )
 
 
@@ -104,6 +125,11 @@ def names() -> list[str]:
 def by_name(name: str) -> Form:
   """Returns the form called `name`; KeyError if there is none."""
   return {form.name: form for form in FORMS}[name]
+
+
+def find(name: object) -> Form | None:
+  """Returns the form called `name`; None if there is none."""
+  return next((form for form in FORMS if form.name == name), None)
 
 
 def is_fine_tunable(manifest: Mapping[str, Any]) -> bool:
@@ -161,6 +187,28 @@ def module_name(main_name: str, form: str, choice: Choice | None) -> str:
   return "_".join([main_name, form, *([choice.name] if choice else [])])
 
 
+def label(manifest: Mapping[str, Any]) -> str:
+  """Returns what a module's form is called, such as "serving bf16"."""
+  form = _of(manifest)
+  chosen_name = manifest.get(form.option) if form and form.option else None
+  return " ".join(filter(None, [str(manifest.get("form")), chosen_name]))
+
+
+def main_name(name: str) -> str:
+  """Returns a module's name without what its form put at the end.
+
+  "regnety600mf_classification" for "regnety600mf_classification_serving_bf16";
+  a name without such an end as it is.
+  """
+  for form in FORMS:
+    if not form.is_fine_tunable:
+      for choice in form.choices or (None,):
+        end = module_name("", form.name, choice)
+        if name.endswith(end):
+          return name.removesuffix(end)
+  return name
+
+
 def format_tag(manifest: Mapping[str, Any]) -> str:
   """Returns what a module's card has as its format."""
   form = _of(manifest)
@@ -174,5 +222,4 @@ def page(manifest: Mapping[str, Any]) -> str:
 
 
 def _of(manifest: Mapping[str, Any]) -> Form | None:
-  # Of a stranger's manifest it may be anything, also what cannot be a key.
-  return next((f for f in FORMS if f.name == manifest.get("form")), None)
+  return find(manifest.get("form"))

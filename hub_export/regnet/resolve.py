@@ -9,6 +9,7 @@ from typing import Any
 from hub_export import download
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export import labels
 from hub_export import preprocessing
 from hub_export.regnet import catalog
@@ -292,12 +293,12 @@ def _of_manifest(manifest: Mapping[str, Any]) -> Dataset:
   """Returns the data set of an export's manifest."""
   record = manifest["dataset"]
   # Its infix stands in the module's name, after the variant.
-  name = export_dirs.parse_handle(manifest["handle"]).name
+  name = forms.main_name(export_dirs.parse_handle(manifest["handle"]).name)
   infix = name.removeprefix(variants.compact_name(manifest["variant"]) + "_")
   for end in ("classification", "feature_extractor"):
     infix = infix.removesuffix(end)
-  if manifest["form"] != "main":
-    infix = infix.removesuffix(f"{manifest['form']}_")
+  if manifest["form"] == "portable":
+    infix = infix.removesuffix("portable_")
   tag = record["tfhub_tag"]
   return Dataset(_word(record["name"]), _word(record["title"]),
                  _word(record["split"]), None if tag is None else _word(tag),

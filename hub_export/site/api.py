@@ -49,7 +49,7 @@ def _summary(place: pages.Place, entry: models_lib.Model) -> dict[str, Any]:
          for field in dataclasses.fields(entry)
          if field.name not in ("handle", "top1", "top5")},
       "top1": _accuracy(entry.top1), "top5": _accuracy(entry.top5),
-      "load_url": place.load_url(handle),
+      "load_url": place.load_url(entry),
       "page_url": f"{place.base_url}/{place.page(handle)}",
       "archive_url": f"{url}.tar.gz", "card_url": f"{url}.md",
       "report_url": f"{url}.checks.json",

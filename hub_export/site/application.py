@@ -31,8 +31,9 @@ _ARCHIVE_CACHE = "public, max-age=86400"
 _ASSET_CACHE = "public, max-age=31536000, immutable"
 _ARCHIVE = ".tar.gz"
 # publisher/name/version, then what is beside the module: a suffix, or a file
-# of the evaluations.
-_BESIDE = re.compile(r"((?:[^/]+/){2}([1-9][0-9]*))(\.[^/]+(?:/[^/]+)?)")
+# of the evaluations; or one of its own.
+_BESIDE = re.compile(
+    r"((?:[^/]+/){2}([1-9][0-9]*))(\.[^/]+(?:/[^/]+)?|/[^/]+)")
 _COLLECTION = re.compile(
     r"([^/]+/collections/[^/]+/1)(?:\.html|(\.(?:[^/]+\.png|md)))?")
 # What clients of proxies send (RFC 9112, section 3.2.2).
@@ -93,6 +94,8 @@ class _Hub:
     load_format = request.query_params.get("tf-hub-format")
     if load_format is not None:  # Never a page, which hub.load would unpack.
       return self._load(request, path, load_format)
+    if "lite-format" in request.query_params:
+      return self._load_lite(request, path)
     if path in self._fixed:
       return self._fixed[path](request)
     if path.startswith("_site/"):
@@ -164,6 +167,17 @@ class _Hub:
       return responses.Content(f"{str(e)[:500]}{advice}\n", _TEXT, 404)
     return self._side_file(request, handle, f"{handle.version}{_ARCHIVE}")
 
+  def _load_lite(self, request: requests.Request, path: str
+                 ) -> types.ASGIApp:
+    """Answers who asks for a .tflite file as TensorFlow Hub hands them out."""
+    handle = _handle(path)
+    model = handle and self._site.published.model(handle)
+    if (not model or model.form != "lite"
+        or request.query_params["lite-format"] != "tflite"):
+      return self._missing(
+          request, "is no Lite model, or not asked for by lite-format=tflite")
+    return self._side_file(request, handle, f"{handle.version}/{model.file}")
+
   def _newest(self, path: str) -> export_dirs.Handle | None:
     """Returns the newest version of "publisher/name", if that is what it is.
     """
@@ -187,6 +201,10 @@ class _Hub:
     headers = {}
     if name.endswith(_ARCHIVE):
       headers = {"cache-control": _ARCHIVE_CACHE}
+    elif name.startswith(f"{handle.version}/"):
+      # TensorFlow.js loads models into pages of other sites.
+      headers = {"cache-control": _ARCHIVE_CACHE,
+                 "access-control-allow-origin": "*"}
     elif "/" in name:
       headers = {"content-security-policy": site_lib.EVALUATION_POLICY}
     return responses.File(

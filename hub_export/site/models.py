@@ -1,6 +1,6 @@
 """What is published, as records that pages and JSON are made of.
 
-A model is listed if hub.load could load it. What its manifest or report does
+A model is listed if it is published whole. What its manifest or report does
 not say, or says in a form that is not expected, is unknown here (None): no
 strange file takes a page away.
 
@@ -19,6 +19,7 @@ from typing import Any
 
 from hub_export import errors
 from hub_export import export_dirs
+from hub_export import forms
 from hub_export.destinations import directory
 from hub_export.site import cards
 
@@ -35,6 +36,7 @@ SIDE_FILES = (
     (".intoto.json", "provenance statement", "application/json"),
     (".sig", "signature of the module", "application/json"),
 )
+_OWN_TYPES = {".json": "application/json"}  # Others are bytes.
 _EVALUATION_TYPES = {
     ".png": _PICTURE_TYPE, ".svg": "image/svg+xml",
     ".html": "text/html; charset=utf-8"}
@@ -46,7 +48,7 @@ _MAX_JSON_BYTES = 64 << 20  # Reports take kilobytes.
 
 @dataclasses.dataclass(frozen=True)
 class SideFile:
-  """A file that is published beside a module."""
+  """A file that is published beside a module, or to be had out of it."""
   name: str        # Relative to the card's directory, such as "1.tar.gz".
   path: pathlib.Path
   what: str        # For people.
@@ -104,6 +106,12 @@ class Model:
   status: str | None         # Of the report.
   checked: str | None        # When, UTC.
   archive_bytes: int
+
+  @property
+  def file(self) -> str | None:
+    """What is loaded of it, by its address; None where hub.load takes all."""
+    form = forms.find(self.form)
+    return None if form is None or form.is_saved_model else form.marker
 
 
 class Published:
@@ -174,12 +182,16 @@ class Published:
     return found
 
   def side_files(self, handle: export_dirs.Handle) -> list[SideFile]:
-    """Returns the files beside a published module, the archive first."""
+    """Returns the files beside a published module, the archive first.
+
+    With them the module's own, where those are loaded one by one.
+    """
     module_dir = self._directory.module_dir(handle)
     found = []
     for suffix, what, media_type in SIDE_FILES:
       path = module_dir.with_name(module_dir.name + suffix)
       found.append(SideFile(path.name, path, what, media_type))
+    found += self._own_files(handle)
     for path in self._directory.attachment_paths(handle):
       media_type = _EVALUATION_TYPES.get(path.suffix)
       if media_type is not None and path.name.isprintable():
@@ -188,6 +200,17 @@ class Published:
         found.append(SideFile(f"{path.parent.name}/{path.name}", path, what,
                               media_type))
     return [file for file in found if self._is_file_inside(file.path)]
+
+  def _own_files(self, handle: export_dirs.Handle) -> list[SideFile]:
+    """Returns what lies at the top of a module that is no SavedModel."""
+    model = self.model(handle)
+    if model is None or model.file is None:
+      return []
+    return [
+        SideFile(f"{handle.version}/{name}", path, "model",
+                 _OWN_TYPES.get(path.suffix, "application/octet-stream"))
+        for name, path in self.module_files(handle)
+        if "/" not in name and name.isprintable()]
 
   def module_files(self, handle: export_dirs.Handle
                    ) -> list[tuple[str, pathlib.Path]]:

@@ -60,13 +60,15 @@ class Place:
   base_url: str     # What users type, without a slash at its end.
   is_static: bool   # Whether pages are files: links then name the very files.
 
-  def load_url(self, handle: export_dirs.Handle) -> str:
-    """Returns what to give to hub.load.
+  def load_url(self, model: models_lib.Model) -> str:
+    """Returns what to give to hub.load, or to what else loads the model.
 
     A file server knows nothing of TensorFlow Hub's query parameter, and passes
     over it: the archive's own address works everywhere.
     """
-    url = f"{self.base_url}/{handle}"
+    url = f"{self.base_url}/{model.handle}"
+    if model.file:
+      return f"{url}/{model.file}"
     return f"{url}.tar.gz" if self.is_static else url
 
   def index(self, directory: str) -> str:
@@ -136,7 +138,7 @@ def model(place: Place, entry: models_lib.Model, card_text: str,
     other_versions: All versions of this model, itself included, descending.
   """
   handle = entry.handle
-  load_url = place.load_url(handle)
+  load_url = place.load_url(entry)
   card = _card(card_text, tuple(file.link for file in side_files),
                str(handle)).at(place.base_url, load_url)
   return _render(
@@ -179,8 +181,7 @@ def message(place: Place, heading: str, text: str) -> str:
 
 def _lead(count: int) -> str:
   models = "model" if count == 1 else "models"
-  return (f"{count:,} {models} for hub.load, hub.KerasLayer and Keras 3; each "
-          "with its card, its checks and its files.")
+  return (f"{count:,} {models}, each with its card, its checks and its files.")
 
 
 def _catalogue(place: Place, entries: Sequence[tuple[models_lib.Model, int]],
