@@ -116,6 +116,8 @@ def test_checks_pass_and_the_card_is_sound(exports):
     assert "KerasLayer" not in card and "image_bytes" not in card
     assert "hub.load" not in card
     assert "//checks:check_forms -- " in card
+    # Nothing on it is loaded from an address.
+    assert "PATH_OR_URL" not in card and "for `PATH` the directory" in card
 
 
 def test_card_s_snippet_runs(classifier, monkeypatch, capsys):
