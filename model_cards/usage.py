@@ -14,6 +14,7 @@ class Usage:
   export_dir: str           # The same in a shell.
   check_sums: str           # A shell's command; fails if a file differs.
   mount: str                # Docker's -v, for TensorFlow Serving.
+  path_intro: str = ""      # Instead of `intro`, where there is no address.
   imports: tuple[str, ...] = ()  # Lines above the others.
   setup: tuple[str, ...] = ()    # Lines that set `path`.
 
@@ -24,6 +25,8 @@ def hub(handle: export_dirs.Handle) -> Usage:
       intro="Put in for `PATH_OR_URL` the directory of exports, the directory "
       "that the module was published to, or the address that serves it "
       "(`http://host:port`); for `PATH` one of the two directories.",
+      path_intro="Put in for `PATH` the directory of exports, or the directory "
+      "that the module was published to.",
       address=f'"PATH_OR_URL/{handle}"', path=f'"PATH/{handle}"',
       export_dir=f"PATH/{handle}",
       check_sums=f"cd PATH/{handle.publisher}/{handle.name} && "

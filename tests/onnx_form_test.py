@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 
 import numpy as np
 import onnx
@@ -9,6 +10,7 @@ from onnx import numpy_helper
 import onnxruntime
 import pytest
 
+from checks import check
 from checks import report
 from checks import subject as subject_lib
 from checks import suite
@@ -116,6 +118,17 @@ def test_checks_pass_and_the_card_is_sound(exports):
     assert "KerasLayer" not in card and "image_bytes" not in card
     assert "hub.load" not in card
     assert "//checks:check_forms -- " in card
+    # Nothing on it is loaded from an address.
+    assert "PATH_OR_URL" not in card and "for `PATH` the directory" in card
+
+
+def test_a_quick_check_names_the_program_that_can_do_the_rest(
+    classifier, monkeypatch, capsys):
+  made = suite.run(classifier, quick=True)
+  monkeypatch.setattr(check, "_QUICK", types.SimpleNamespace(value=True))
+  monkeypatch.setenv("BUILD_WORKING_DIRECTORY", str(classifier.parent))
+  assert check._conclude(made, classifier, "onnx") == 0
+  assert "./bazelw run //checks:check_forms -- " in capsys.readouterr().out
 
 
 def test_card_s_snippet_runs(classifier, monkeypatch, capsys):

@@ -278,7 +278,8 @@ def test_card_s_snippet_runs_in_a_browser(classifier):
   snippet, = re.findall(r"```html\n(.*?)```", card, re.S)
   address, = re.findall(r'src="(https:.*?)"', snippet)
   modules = extras.node().modules
-  core = json.loads((modules / "@tensorflow/tfjs-core/package.json").read_text())
+  core = json.loads(
+      (modules / "@tensorflow/tfjs-core/package.json").read_text("utf-8"))
   assert f"/tfjs@{core['version']}/" in address
   bundle = "\n".join((modules / "@tensorflow" / name).read_text("utf-8")
                      for name in _BUNDLES)

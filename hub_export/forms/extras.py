@@ -56,11 +56,6 @@ def require(form: str) -> None:
         f"{NODE_MODULES} to the node_modules that come of it.")
 
 
-def label(form: str, target: str) -> str:
-  """Returns the label of a program with what a form needs; see `command`."""
-  return target + ("_forms" if form in _PYTHON else "")
-
-
 def command(form: str, target: str) -> str:
   """Returns how the user starts a program on an export of a form.
 
@@ -69,9 +64,8 @@ def command(form: str, target: str) -> str:
     target: The program's label, such as "//checks:check".
   """
   # Without Bazel there is one environment, the user's own.
-  if "BUILD_WORKING_DIRECTORY" in os.environ:
-    target = label(form, target)
-  return program.command(target)
+  is_other = form in _PYTHON and "BUILD_WORKING_DIRECTORY" in os.environ
+  return program.command(target + ("_forms" if is_other else ""))
 
 
 def node() -> Node:
