@@ -709,6 +709,19 @@ class TestDirectory:
     assert ("the link to '1.evaluations/pets-test.classes.png' leads nowhere"
             in str(caught.value))
 
+  @pytest.mark.parametrize("attachments", [{}, None, {
+      "1.evaluations/pets-test.html": "0" * 64}])
+  def test_a_picture_that_the_report_does_not_tell_of(
+      self, export_dir, attachments):
+    path = tiny_export.report_path(export_dir)
+    path.write_text(json.dumps(
+        json.loads(path.read_text()) | {"attachments": attachments}))
+    with pytest.raises(errors.ChecksError) as caught:
+      releases.read(export_dir)
+    assert ("1.evaluations/pets-test.classes.png, 1.evaluations/pets-test.html,"
+            in str(caught.value))
+    assert "is not what the report says" in str(caught.value)
+
   @pytest.mark.parametrize("link", [
       "1.evaluations/other-test.html", "1.evaluations/pets-test.parquet",
       "1/saved_model.pb", "../../../secret", "1.evaluations/../../secret",

@@ -1,9 +1,11 @@
 """Tests of hub_export/signing_keys.py: what is refused, and that it is mute."""
 
+import dataclasses
 import pathlib
 import subprocess
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hub_export import errors
@@ -179,6 +181,16 @@ class TestCertificates:
                       {"public_key": root[0], "signer": "CN=own"}):
       with pytest.raises(errors.UsageError, match="--signer go together"):
         signing_keys.load_verifier(**arguments)
+
+  def test_whoever_is_not_named_is_no_signer(self, root):
+    certificate, = x509.load_pem_x509_certificates(root[0].read_bytes())
+    named = signing_keys.Verifier("here", None, (certificate,))
+    assert not named.is_signer(certificate)
+    for signer, is_right in (
+        (certificate.subject.rfc4514_string(), True), ("CN=", False),
+        ("", False), (signing_keys.certificate_sha256(certificate), True)):
+      assert dataclasses.replace(
+          named, signer=signer).is_signer(certificate) == is_right
 
   def test_no_certificate(self, tmp_path):
     private, public = tiny_keys.write_pair(tmp_path)

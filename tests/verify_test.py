@@ -693,9 +693,11 @@ class TestProgram:
       (["--export_dir=nowhere/1"], 1, "nowhere/1 is no directory"),
       (["--archive=there/1"], 1, "there/1 is no file"),
       (["--export_dir=there"], 1, "there does not end in a version"),
+      (["--export_dir=there/01"], 1, "there/01 does not end in a version"),
   ])
   def test_wrong_usage_and_input(self, tmp_path, flags, status, message):
     (tmp_path / "there" / "1").mkdir(parents=True)
+    (tmp_path / "there" / "01").mkdir()
     ran = _program(*flags, cwd=tmp_path)
     assert ran.returncode == status
     assert message in ran.stderr and ran.stderr.startswith("verify: ")
