@@ -42,7 +42,8 @@ def read(card: str) -> tuple[Head, list[str]]:
     found.append(
         f"line 1 is {lines[0][:80]!r}; expected '# Module "
         "publisher/name/version' (or Lite, Tfjs or Collection), or "
-        "'# Publisher publisher', the publisher in lower-case letters, digits and hyphens")
+        "'# Publisher publisher', the publisher in lower-case letters, digits "
+        "and hyphens")
   metadata, body = _read_head(lines, found)
   kind = (first["kind"] or first["publisher"]) if first else None
   if kind:
