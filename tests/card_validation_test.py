@@ -5,6 +5,7 @@ import re
 import pytest
 
 from model_cards import render
+from model_cards import safety
 from model_cards import validate
 from tests import model_cards_test
 
@@ -423,6 +424,23 @@ class TestNumbers:
     assert validate.problems(card, m, r) == []
     assert validate.problems(
         card.replace("## Overview\n", f"## Overview\n\n{text}\n", 1), m, r)
+
+  # By the rule itself: other rules may refuse the same for other reasons.
+  @pytest.mark.parametrize("target", [
+      "javascript:alert(1)", "&#106;avascript:alert(1)",
+      "javascript&colon;alert(1)", "java\x01script:alert(1)", "data:text/html,x",
+      "JavaScript:alert(1)", "vbscript:x", "file:///etc/passwd"])
+  def test_links_that_a_browser_would_run(self, target):
+    for text in (f"[x]({target})", f"[x]: {target}", f"[x]: <{target}>"):
+      assert safety.link_problems(text), text
+    assert not safety.link_problems("[x](https://h/a:b) [y](1.md) [z](#a:b)")
+
+  @pytest.mark.parametrize("target", [
+      "https://evil.example/x.png", "//evil.example/x.png",
+      "<//evil.example/x.png>", "data:image/png;base64,AAAA"])
+  def test_pictures_from_elsewhere(self, target):
+    assert safety.problems(f"![x]({target})")
+    assert not safety.problems("![x](1.evaluations/x.png)")
 
   @pytest.mark.parametrize("title", [
       "Changes", "Factors", "Ethical considerations"])
