@@ -215,7 +215,7 @@ def _lite_problems(card: str, manifest: Mapping[str, Any] | None,
     return [f"there is no {converted}; expected the converted model beside "
             "its page"]
   lite = {"bytes": converted.stat().st_size,
-          "sha256": export_dirs.file_sha256(converted)}
+          "sha256": export_dirs.file_sha256(converted), "calibration": None}
   plain, _ = page.without_code(card)
   facts = facts_lib.of({**manifest, "lite": lite}, None)
   found = [f"the page does not name {word}, which its .tflite file has"

@@ -164,6 +164,23 @@ class TestRefused:
       evaluation.evaluate(_look_up(tmp_path, np.ones((6, 6))), Numbers(LABELS))
     assert not _path(tmp_path).exists()
 
+  def test_logits_in_steps_are_equal_more_often(self, tmp_path):
+    """Two of 20 are equal, which 8 bits make now and then, float32 does not."""
+    logits, labels = np.tile(np.arange(6.0), (20, 1)), [5] * 20
+    logits[[3, 11], 4] = 5.0
+
+    def run(name, **manifest):
+      model = _look_up(tmp_path / name, logits)
+      return evaluation.evaluate(dataclasses.replace(
+          model, manifest={**model.manifest, **manifest}), Numbers(labels))
+
+    with pytest.raises(errors.HubExportError, match="2 examples.*1 in 1,000"):
+      run("float32")
+    assert len(run("int8", quantization="int8").predictions) == 20
+    logits[0, 4] = 5.0
+    with pytest.raises(errors.HubExportError, match=r"3 examples.*1 in 10\."):
+      run("more", quantization="int8")
+
   def test_one_tie_may_be_chance(self, tmp_path):
     logits = np.array(LOGITS)
     logits[5, :2] = 1  # As class 5, which is right but not the first.

@@ -130,12 +130,13 @@ def check_gate(form):
 
 def check_names(form, tmp_path):
   """Checks that modules in a form are called and described as such."""
-  PIL.Image.new("RGB", (40, 40), (200, 90, 10)).save(tmp_path / "image.png")
+  for i in range(forms.FEWEST_CALIBRATION_EXAMPLES):
+    PIL.Image.new("RGB", (40, 40), (200, 90, i)).save(tmp_path / f"{i}.png")
   inference = tiny_inference.make("feature_extractor")
   names = set()
   for choice in form.choices or (None,):
     made, = making.payloads([inference], form.name, choice,
-                            forms.Calibration(tmp_path, 1))
+                            forms.Calibration(tmp_path))
     names.add(made.name)
     assert made.name.startswith(f"tiny_feature_extractor_{form.name}")
     assert made.manifest["form"] == form.name

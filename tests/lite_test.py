@@ -8,6 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from checks import numerics
 from checks import subject as subject_lib
 from checks.forms import lite as lite_checks
 from checks.forms import lite_model
@@ -157,6 +158,22 @@ def swapped_labels(content):
   return lite_metadata.append_files(model, {"labels.txt": swapped})
 
 
+def without_labels(content):
+  return content[:content.index(b"PK\3\4")]
+
+
+def cut_short(content):
+  return content[:len(content) // 2]
+
+
+def without_its_sign(content):
+  model = tflite_file.load(content)
+  *_, (_, kernel) = tflite_file.kernels(model)
+  data = model.buffers[kernel.buffer].data.view(np.float32)
+  model.buffers[kernel.buffer].data = np.abs(data).view(np.uint8)
+  return tflite_file.dump(model)
+
+
 def without_metadata(content):
   model = tflite_file.load(content)
   model.metadata = []
@@ -190,7 +207,11 @@ def with_a_variable(content):
 
 @pytest.mark.parametrize("change,check,words", [
     (with_a_variable, lite_checks.constant, "is a variable"),
-    (swapped_labels, lite_checks.metadata, "labels"),
+    (swapped_labels, lite_checks.metadata, "same order"),
+    (without_labels, lite_checks.metadata, "files inside are [], expected"),
+    (cut_short, lite_checks.size, "the manifest says"),
+    (cut_short, lite_checks.signature, "LiteRT cannot load"),
+    (without_its_sign, numerics.golden, "golden outputs differ"),
     (without_metadata, lite_checks.metadata, "no metadata"),
     (renamed, lite_checks.signature, "scores"),
     (fixed_batch, lite_checks.signature, "shape_signature"),

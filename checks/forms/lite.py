@@ -112,11 +112,13 @@ def metadata(subject: subject_lib.Subject) -> report.CheckResult:
   if subject.is_classifier:
     expected[lite_metadata.LABELS] = (
         subject.export_dir / export_dirs.LABELS).read_bytes()
-  if inside != expected:
-    problems.append(
-        f"the files inside are {sorted(inside)}; expected "
-        + (f"{lite_metadata.LABELS} alone, the same as {export_dirs.LABELS}"
-           if expected else "none, as a feature extractor has no labels"))
+  if set(inside) != set(expected):
+    problems.append(f"the files inside are {sorted(inside)}, expected "
+                    f"{sorted(expected)}")
+  elif inside != expected:
+    problems.append(f"{lite_metadata.LABELS} inside differs from "
+                    f"{export_dirs.LABELS}; expected the same classes in the "
+                    "same order")
   return report.from_problems(problems, "metadata and labels inside the model"
                               if subject.is_classifier else "metadata inside")
 
@@ -180,7 +182,8 @@ def weights(subject: subject_lib.Subject) -> report.CheckResult:
 
 def size(subject: subject_lib.Subject) -> report.CheckResult:
   """Checks size and hash against weights and manifest."""
-  content = subject.model.content
+  # As it lies there: of a file that cannot be loaded, this says why.
+  content = (subject.export_dir / lite.FILE).read_bytes()
   record = subject.manifest["lite"]
   quantization = subject.manifest["quantization"]
   weights = (subject.manifest["parameters"]["total"]

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -50,7 +51,7 @@ class Calibration:
       except tf.errors.InvalidArgumentError as e:
         raise errors.HubExportError(
             f"the calibration image {name} cannot be read "
-            f"({' '.join(e.message.split())[:200]}); expected a JPEG or PNG "
+            f"({_told(e.message)}); expected a JPEG or PNG "
             f"file of at least {self.preprocessing.crop_px} pixels a side. "
             "Replace or remove it.") from e
 
@@ -200,6 +201,11 @@ def _evenly(count: int, wanted: int) -> list[int]:
   """Returns up to `wanted` numbers below `count`, evenly spread."""
   wanted = min(count, wanted)
   return [count * i // wanted for i in range(wanted)]
+
+
+def _told(message: str) -> str:
+  """Returns one of TensorFlow's messages without where in it that was."""
+  return " ".join(re.sub(r"\{\{.*?\}\}|\[Op:\w+\]", "", message).split())[:200]
 
 
 def _raise(error: OSError) -> None:
