@@ -95,8 +95,9 @@ def test_squeeze_excite():
                       + t["se/squeeze/bias"], 0)
   gate = 1 / (1 + np.exp(-(hidden @ t["se/excite/kernel"][0, 0]
                            + t["se/excite/bias"])))
-  np.testing.assert_allclose(network.SqueezeExcite("se", t)(x),
-                             x * gate[:, None, None], atol=1e-5)
+  for training in (False, True):
+    np.testing.assert_allclose(network.SqueezeExcite("se", t)(x, training),
+                               x * gate[:, None, None], atol=1e-5)
 
 
 def test_endpoints_are_the_stages(small):
