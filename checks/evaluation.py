@@ -263,7 +263,7 @@ def evaluate(model: Model, evaluation_set: evaluation_sets.EvaluationSet,
     earlier = None, None
     if shard == (0, 1):
       # Of all: a shard may be too small to tell.
-      refuse_ties(found, model.manifest.get("quantization") == "int8")
+      refuse_ties(found, has_steps(model.manifest))
       store.finish(found, fresh)
       earlier = store.earlier()
   allowed = class_map.allowed
@@ -515,13 +515,18 @@ def _read_of_export(path: pathlib.Path, about: Mapping[str, Any]
   return (rows, found) if same else (None, None)
 
 
+def has_steps(manifest: Mapping[str, Any]) -> bool:
+  """Returns whether a module's logits have 256 steps."""
+  return manifest.get("quantization") == "int8"
+
+
 def refuse_ties(found: predictions_lib.Predictions, in_steps: bool = False
                 ) -> None:
   """Raises HubExportError if classes are as likely as each other too often.
 
   Args:
     found: All predictions.
-    in_steps: Whether logits have 256 steps, so that two may well be equal.
+    in_steps: What `has_steps` says: two logits may well be equal then.
   """
   if found.top.shape[1] < 2:
     return

@@ -72,6 +72,7 @@ class Outcome:
   context: Mapping[str, Any] | None = None  # What the predictions are of.
   split: Split | None = None
   num_classes: int = 0       # That could be predicted.
+  has_steps: bool = False    # Whether logits are of few steps.
   seconds: float = 0.0       # Wall clock, loading included.
   error: str | None = None   # What would fail again.
 
@@ -244,7 +245,7 @@ def _whole(outcomes: Mapping[int, Outcome], num_shards: int
                                         ordered[0].num_classes)
   if problems:
     raise errors.HubExportError("; ".join(problems))
-  evaluation.refuse_ties(found)
+  evaluation.refuse_ties(found, ordered[0].has_steps)
   return found, context | {"runtime": _merged(runtimes)}
 
 
@@ -267,7 +268,7 @@ def _evaluate_shard(model: evaluation.Model, shard: int, job: Job) -> Outcome:
   done = evaluation.evaluate(model, opened, shard=(shard, job.num_shards))
   return Outcome(shard, done.predictions, done.context,
                  Split(opened.name, opened.split, opened.num_examples),
-                 done.num_classes)
+                 done.num_classes, evaluation.has_steps(model.manifest))
 
 
 class _Models:
