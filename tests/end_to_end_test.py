@@ -400,7 +400,7 @@ def test_without_onednn_the_main_form_infers_and_the_portable_form_trains(
 @pytest.mark.parametrize("flags,status,words", [
     (["--variant=601mf"], 2, ["601mf", "regnety_600mf"]),
     (["--variant=600mf", "--frobnicate"], 2, ["frobnicate"]),
-    (["--variant=600mf", "--form=lite"], 2, ["lite", "main", "portable"]),
+    (["--variant=600mf", "--form=light"], 2, ["light", "main", "portable"]),
     ([], 2, ["--variant"]),
     (["--variant=600mf", "stray"], 2, ["stray"]),
     (["--variant=600mf", "--publisher=No Body"], 2, ["No Body"]),

@@ -228,7 +228,7 @@ Load it with:
     assert last == "Nothing was changed."
     sha256 = tiny_export.digest(export_dir)
     assert lines[:3] == [
-        f"  report: all 25 checks passed, of these very bytes "
+        f"  report: all 26 checks passed, of these very bytes "
         f"({sha256[:12]}...)",
         "  data set: pets, test, as the card says",
         "  card: agrees with manifest and report"]
