@@ -109,6 +109,19 @@ def test_one_that_is_strange_hides_no_other(tmp_path, monkeypatch, caplog):
   assert f"{_NAMES[0]} is left out" in caplog.text
 
 
+@pytest.mark.parametrize("name, found", [
+    ("1.md", []), ("1.multiply_adds.png", ["1.md"])])
+def test_what_lies_elsewhere_is_no_part_of_a_collection(tmp_path, name, found):
+  published = _published_to(tmp_path)
+  path = tiny_export.write_collection(published.root).with_name(name)
+  assert [file.name for collection in published.collections()
+          for file in collection.files()] == ["1.md", "1.multiply_adds.png"]
+  path.rename(tmp_path / "elsewhere")
+  path.symlink_to(tmp_path / "elsewhere")
+  assert [file.name for collection in published.collections()
+          for file in collection.files()] == found
+
+
 @pytest.mark.parametrize("name", [
     "local", "local/tiny_classification", _NAMES[0], f"{_NAMES[0]}.md",
     f"{_NAMES[0]}.tar.gz", f"{_NAMES[0]}.checks.json"])
