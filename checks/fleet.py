@@ -72,9 +72,9 @@ class Outcome:
   context: Mapping[str, Any] | None = None  # What the predictions are of.
   split: Split | None = None
   num_classes: int = 0       # That could be predicted.
-  has_steps: bool = False    # Whether logits are of few steps.
   seconds: float = 0.0       # Wall clock, loading included.
   error: str | None = None   # What would fail again.
+  has_steps: bool = False    # As `evaluation.has_steps` says.
 
 
 def find(patterns: Sequence[str]) -> list[str]:
@@ -268,7 +268,8 @@ def _evaluate_shard(model: evaluation.Model, shard: int, job: Job) -> Outcome:
   done = evaluation.evaluate(model, opened, shard=(shard, job.num_shards))
   return Outcome(shard, done.predictions, done.context,
                  Split(opened.name, opened.split, opened.num_examples),
-                 done.num_classes, evaluation.has_steps(model.manifest))
+                 done.num_classes,
+                 has_steps=evaluation.has_steps(model.manifest))
 
 
 class _Models:

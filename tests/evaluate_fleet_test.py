@@ -309,6 +309,18 @@ class TestFinish:
     assert found.top[:, 0].tolist() == [1, 0, 2, 0]
     assert about == self.CONTEXT
 
+  @pytest.mark.parametrize("has_steps", [False, True])
+  def test_equal_logits_are_for_few_steps_alone(self, tmp_path, job, has_steps):
+    names = [f"{i:02d}" for i in range(40)]
+    logits = np.tile(np.eye(3, dtype=np.float32)[0], (40, 1))
+    logits[:4] = 1  # A tenth.
+    made = predictions_lib.from_logits(
+        names, [bytes([i] * 32) for i in range(40)], [[0]] * 40, logits)
+    record = self._finish(tmp_path, job, [fleet.Outcome(
+        0, made, self.CONTEXT, fleet.Split("pets", "test", 40), 3,
+        has_steps=has_steps)], 1)
+    assert (record["error"] is None) == has_steps
+
   def test_a_shard_that_comes_again_counts_once(self, tmp_path, job):
     outcomes = [self._outcome(0, ["a", "b"]), self._outcome(1, ["c", "d"])]
     once = self._finish(tmp_path, job, outcomes)
