@@ -36,30 +36,48 @@ def small():
 
 
 def test_batch_norm_at_inference():
-  t = _bn_tensors("bn", 3)
+  """Alone and in the others' company: in one kernel, in another too large."""
   x = _RNG.normal(size=(2, 4, 5, 3)).astype("f")
-  expected = ((x - t["bn/moving_mean"])
-              / np.sqrt(t["bn/moving_variance"] + 1e-5)
-              * t["bn/gamma"] + t["bn/beta"])
-  actual = network.BatchNorm("bn", t)(x, False, 0.9)
-  np.testing.assert_allclose(actual, expected, atol=1e-5)
+  # The second has more than 2^17 elements.
+  layers, expected = [], []
+  for name, c_in, c_out in (("a", 3, 5), ("b", 3, 1 << 16)):
+    t = _bn_tensors(f"{name}/bn", c_out)
+    t[f"{name}/conv"] = _RNG.normal(size=(1, 1, c_in, c_out)).astype("f")
+    layers.append(network.ConvBN(name, t))
+    expected.append(
+        (x @ t[f"{name}/conv"][0, 0] - t[f"{name}/bn/moving_mean"])
+        / np.sqrt(t[f"{name}/bn/moving_variance"] + 1e-5)
+        * t[f"{name}/bn/gamma"] + t[f"{name}/bn/beta"])
+  assert [layer.is_folded(tf.float32) for layer in layers] == [True, False]
+  for addend in (None, 2.0):
+    this = network.Pass(False, tf.float32, layers)
+    for layer, wanted in zip(layers, expected, strict=True):
+      added = None if addend is None else tf.fill(wanted.shape, addend)
+      np.testing.assert_allclose(layer(x, this, added), wanted + (addend or 0),
+                                 atol=2e-5)
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0.25, 0.0, 1.0])
 def test_batch_norm_in_training(momentum):
-  t = _bn_tensors("bn", 3)
-  x = _RNG.normal(2, 3, size=(2, 4, 5, 3)).astype("f")
-  mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
-  bn = network.BatchNorm("bn", t)
-  actual = bn(x, True, 1 - momentum)
-  np.testing.assert_allclose(
-      actual, (x - mean) / np.sqrt(variance + 1e-5) * t["bn/gamma"]
-      + t["bn/beta"], atol=1e-4)
-  # The variance that is kept is the unbiased one, of n - 1.
-  unbiased = variance * 40 / 39
-  for moving, old, new in (
-      (bn.moving_mean, t["bn/moving_mean"], mean),
-      (bn.moving_variance, t["bn/moving_variance"], unbiased)):
+  """Two at once, of unlike widths, each by its own statistics."""
+  this = network.Pass(True, tf.float32, [])
+  expected = []
+  for width in (3, 5):
+    t = _bn_tensors("bn", width)
+    x = _RNG.normal(2, 3, size=(2, 4, 5, width)).astype("f")
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    bn = network.BatchNorm("bn", t)
+    actual = this.normalised(bn, tf.constant(x))
+    np.testing.assert_allclose(
+        actual, (x - mean) / np.sqrt(variance + 1e-5) * t["bn/gamma"]
+        + t["bn/beta"], atol=1e-4)
+    np.testing.assert_array_equal(bn.moving_mean, t["bn/moving_mean"])
+    # The variance that is kept is the unbiased one, of n - 1.
+    expected += [(bn.moving_mean, t["bn/moving_mean"], mean),
+                 (bn.moving_variance, t["bn/moving_variance"],
+                  variance * 40 / 39)]
+  this.update_statistics(1 - momentum)
+  for moving, old, new in expected:
     np.testing.assert_allclose(
         moving, momentum * old + (1 - momentum) * new, rtol=1e-4)
 
@@ -73,7 +91,7 @@ def test_grouped_conv_bn(training, portable, padding):
   t["b/conv"] = _RNG.normal(size=(3, 3, 2, 6)).astype("f")
   x = _RNG.normal(size=(2, 7, 8, 6)).astype("f")
   part = network.GroupedConvBN("b", t, 2, padding, portable)
-  actual = part(x, training, 0.9)
+  actual = part(x, network.Pass(training, tf.float32, [part]))
   pads = ([[0, 0], [1, 1], [1, 1], [0, 0]] if padding == "SYMMETRIC"
           else padding)
   y = np.concatenate([tf.nn.conv2d(x[..., i:i + 2], t["b/conv"][..., i:i + 2],
@@ -131,7 +149,7 @@ def test_portable_network_computes_and_learns_the_same(small):
         got, wanted, atol=2e-3 * max(1.0, float(np.abs(wanted).max())))
 
 
-def test_images_are_normalised_inside():
+def test_images_are_normalised_inside(monkeypatch):
   """Images come in [0, 1]; what reaches the stem is normalised by channel."""
   arch, = variants.architectures(variants.by_name("200mf"), "regnety")
   net = network.Network(arch, network.initial_tensors(arch, 10, seed=1),
@@ -140,13 +158,20 @@ def test_images_are_normalised_inside():
   normalised = np.stack([(images[..., 0] - 0.485) / 0.229,
                          (images[..., 1] - 0.456) / 0.224,
                          (images[..., 2] - 0.406) / 0.225], -1).astype("f")
-  stem = net.stem(normalised, False, 0.9)
-  assert stem.shape == (2, 31, 31, 32)  # VALID: one less than SAME.
-  expected = net.stem
   seen = []
-  net.stem = lambda x, *_: seen.append(x) or expected(x, False, 0.9)
+  call = network.ConvBN.__call__
+
+  def spy(self, x, *args):
+    if self is net.stem:
+      seen.append((x, call(self, x, *args)))
+      return seen[-1][1]
+    return call(self, x, *args)
+
+  monkeypatch.setattr(network.ConvBN, "__call__", spy)
   net.features(images, False, 0.9)
-  np.testing.assert_allclose(seen[0], normalised, atol=1e-5)
+  (fed, stem), = seen
+  assert stem.shape == (2, 31, 31, 32)  # VALID: one less than SAME.
+  np.testing.assert_allclose(fed, normalised, atol=1e-5)
 
 
 def test_moving_statistics_are_kept_for_replicas(small):

@@ -10,7 +10,7 @@ statistics, gates and what comes out pooled are float32 in any case.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +31,7 @@ _FOLDED_KERNEL = 1 << 17
 
 
 class BatchNorm(tf.Module):
-  """Batch normalisation; `rate` of a call is 1 less the momentum."""
+  """The variables of one batch normalisation."""
 
   def __init__(self, prefix: str, tensors: Tensors):
     super().__init__()
@@ -40,28 +40,73 @@ class BatchNorm(tf.Module):
     self.moving_mean = _variable(f"{prefix}/moving_mean", tensors)
     self.moving_variance = _variable(f"{prefix}/moving_variance", tensors)
 
-  def __call__(self, x: tf.Tensor, training: bool,
-               rate: tf.Tensor) -> tf.Tensor:
-    """Returns `x` normalised; with `training` by, and into, its statistics."""
-    if not training:
+
+class Pass:
+  """One pass through the network, as it is traced: how it normalises.
+
+  What batch norms compute of their own variables is computed for all of them at
+  once. Fifty times five operations on a few numbers each made up a quarter of
+  the graph, and of the time that it takes to trace, to load and to optimise it.
+  """
+
+  def __init__(self, training: bool, dtype: tf.DType,
+               modules: Iterable[tf.Module]):
+    """Starts a pass.
+
+    Args:
+      training: Whether to normalise by the batch, and note its statistics.
+      dtype: Of the images.
+      modules: Those that it goes through, at least.
+    """
+    self.training = training
+    self._updates: list[tuple[tf.Variable, tf.Tensor]] = []
+    self._folded: dict[BatchNorm, tuple[tf.Tensor, tf.Tensor]] = {}
+    folded = [m.bn for m in modules
+              if isinstance(m, (ConvBN, GroupedConvBN)) and m.is_folded(dtype)]
+    if training or not folded:
+      return
+    gamma, beta, mean, variance = (
+        tf.concat(list(vectors), 0) for vectors in zip(*(
+            (n.gamma, n.beta, n.moving_mean, n.moving_variance)
+            for n in folded), strict=True))
+    scale = gamma * tf.math.rsqrt(variance + variants.BATCH_NORM_EPSILON)
+    offset = tf.cast(beta - mean * scale, dtype)
+    widths = [n.gamma.shape[0] for n in folded]
+    self._folded = dict(zip(
+        folded, zip(tf.split(scale, widths), tf.split(offset, widths),
+                    strict=True), strict=True))
+
+  def scale_and_offset(self, norm: BatchNorm) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns [width] each, of float32 and of the images' dtype.
+
+    Inference is x * scale + offset.
+    """
+    return self._folded[norm]
+
+  def normalised(self, norm: BatchNorm, x: tf.Tensor) -> tf.Tensor:
+    """Returns `x` normalised; in training by its own statistics, noting them."""
+    if not self.training:
       return tf.compat.v1.nn.fused_batch_norm(
-          x, self.gamma, self.beta, self.moving_mean, self.moving_variance,
+          x, norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance,
           epsilon=variants.BATCH_NORM_EPSILON, is_training=False)[0]
     y, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-        x, self.gamma, self.beta, epsilon=variants.BATCH_NORM_EPSILON,
+        x, norm.gamma, norm.beta, epsilon=variants.BATCH_NORM_EPSILON,
         is_training=True)
     # The variance that comes back has Bessel's correction, as it should: torch
     # and Keras' fused layer keep the same.
-    for moving, batch in ((self.moving_mean, mean),
-                          (self.moving_variance, variance)):
-      moving.assign_sub((moving - batch) * rate)
+    self._updates += [(norm.moving_mean, mean),
+                      (norm.moving_variance, variance)]
     return y
 
-  def scale_and_offset(self) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns float32 [width] each: inference is x * scale + offset."""
-    scale = self.gamma * tf.math.rsqrt(
-        self.moving_variance + variants.BATCH_NORM_EPSILON)
-    return scale, self.beta - self.moving_mean * scale
+  def update_statistics(self, rate: tf.Tensor) -> None:
+    """Moves the statistics to those noted, by `rate` of the difference."""
+    if not self._updates:
+      return
+    moving, batch = zip(*self._updates, strict=True)
+    change = (tf.concat(list(moving), 0) - tf.concat(list(batch), 0)) * rate
+    for variable, part in zip(
+        moving, tf.split(change, [v.shape[0] for v in moving]), strict=True):
+      variable.assign_sub(part)
 
 
 class ConvBN(tf.Module):
@@ -75,19 +120,20 @@ class ConvBN(tf.Module):
     self._stride = stride
     self._padding = padding
 
-  def __call__(self, x: tf.Tensor, training: bool, rate: tf.Tensor,
+  def is_folded(self, dtype: tf.DType) -> bool:
+    """Returns whether batch norm goes into the kernel, except in training."""
+    # Grappler does not fuse batch norm itself in bfloat16.
+    return (dtype != tf.float32
+            or self.kernel.shape.num_elements() <= _FOLDED_KERNEL)
+
+  def __call__(self, x: tf.Tensor, this: Pass,
                addend: tf.Tensor | None = None) -> tf.Tensor:
     """Returns the convolution of `x`, normalised, plus the addend if any."""
-    # Grappler does not fuse batch norm itself in bfloat16.
-    is_folded = not training and (
-        x.dtype != tf.float32
-        or self.kernel.shape.num_elements() <= _FOLDED_KERNEL)
-    if not is_folded:
-      x = self.bn(self._conv(x, self.kernel), training, rate)
+    if this.training or not self.is_folded(x.dtype):
+      x = this.normalised(self.bn, self._conv(x, self.kernel))
       return x if addend is None else x + addend
-    scale, offset = self.bn.scale_and_offset()
-    x = tf.nn.bias_add(self._conv(x, self.kernel * scale),
-                       tf.cast(offset, x.dtype))
+    scale, offset = this.scale_and_offset(self.bn)
+    x = tf.nn.bias_add(self._conv(x, self.kernel * scale), offset)
     # Of + it would have to know that the shapes are equal to fuse it.
     return x if addend is None else tf.add_n([x, addend])
 
@@ -109,19 +155,23 @@ class GroupedConvBN(tf.Module):
         stride=stride, padding=padding)
     self._is_large = self.kernel.shape.num_elements() >= _LARGE_KERNEL
 
-  def __call__(self, x: tf.Tensor, training: bool,
-               rate: tf.Tensor) -> tf.Tensor:
-    if training:
-      kernel = tf.cast(self.kernel, x.dtype)
-      return self.bn(self._conv(x, kernel), training, rate)
-    # Grappler would fuse a batch norm or a bias into the convolution, and
-    # without oneDNN (TF_ENABLE_ONEDNN_OPTS=0, Arm, Apple) the fused kernel
-    # refuses groups. It takes a subtraction for a bias with oneDNN alone.
+  def is_folded(self, dtype: tf.DType) -> bool:
+    """As ConvBN's. It always is."""
     # Scaling the small kernel, not the large output, saves a pass over memory.
-    scale, offset = self.bn.scale_and_offset()
+    del dtype
+    return True
+
+  def __call__(self, x: tf.Tensor, this: Pass) -> tf.Tensor:
+    if this.training:
+      return this.normalised(
+          self.bn, self._conv(x, tf.cast(self.kernel, x.dtype)))
+    scale, offset = this.scale_and_offset(self.bn)
     with tf.control_dependencies([x] if self._is_large else []):
       kernel = tf.cast(self.kernel * scale, x.dtype)
-    return self._conv(x, kernel) - tf.cast(-offset, x.dtype)
+    # Grappler would fuse a batch norm or a BiasAdd into the convolution, and
+    # without oneDNN (TF_ENABLE_ONEDNN_OPTS=0, Arm, Apple) the fused kernel
+    # refuses groups. It fuses a plain sum with oneDNN alone.
+    return self._conv(x, kernel) + offset
 
 
 class SqueezeExcite(tf.Module):
@@ -141,7 +191,7 @@ class SqueezeExcite(tf.Module):
         tf.matmul(gate, _matrix(self.squeeze_kernel)), self.squeeze_bias))
     gate = tf.nn.sigmoid(tf.nn.bias_add(
         tf.matmul(gate, _matrix(self.excite_kernel)), self.excite_bias))
-    gate = gate[:, tf.newaxis, tf.newaxis]
+    gate = tf.reshape(gate, [-1, 1, 1, gate.shape[-1]])
     if training and x.dtype == tf.float16:
       # The gate's gradient is a sum over all pixels, as in `_pooled`.
       return tf.cast(tf.cast(x, tf.float32) * gate, x.dtype)
@@ -168,15 +218,14 @@ class Block(tf.Module):
     if block.stride != 1:
       self.shortcut = ConvBN(f"{block.name}/shortcut", tensors, block.stride)
 
-  def __call__(self, x: tf.Tensor, training: bool,
-               rate: tf.Tensor) -> tf.Tensor:
-    y = tf.nn.relu(self.a(x, training, rate))
-    y = tf.nn.relu(self.b(y, training, rate))
+  def __call__(self, x: tf.Tensor, this: Pass) -> tf.Tensor:
+    y = tf.nn.relu(self.a(x, this))
+    y = tf.nn.relu(self.b(y, this))
     if self.se is not None:
-      y = self.se(y, training)
+      y = self.se(y, this.training)
     if self.shortcut is not None:
-      x = self.shortcut(x, training, rate)
-    return tf.nn.relu(self.c(y, training, rate, x))
+      x = self.shortcut(x, this)
+    return tf.nn.relu(self.c(y, this, x))
 
 
 class Network(tf.Module):
@@ -245,12 +294,13 @@ class Network(tf.Module):
       normalised = (tf.cast(images, tf.float32)
                     - tf.constant(self._mean)) / tf.constant(self._std)
       images = tf.cast(normalised, images.dtype)
-    rate = 1.0 - momentum
-    x = tf.nn.relu(self.stem(images, training, rate))
+    this = Pass(training, images.dtype, self.submodules)
+    x = tf.nn.relu(self.stem(images, this))
     endpoints = {}
     for place, block in self.blocks:
-      x = block(x, training, rate)
+      x = block(x, this)
       endpoints[f"stage{place.stage}"] = x
+    this.update_statistics(1.0 - momentum)
     return _pooled(tf.cast(x, tf.float32)), endpoints
 
   def traced_features(
