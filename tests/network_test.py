@@ -36,19 +36,19 @@ def small():
 
 
 def test_batch_norm_at_inference():
-  """Alone and in the others' company: in one kernel, in another too large."""
+  """Three layers of unlike widths; the second's kernel is too large to fold."""
   x = _RNG.normal(size=(2, 4, 5, 3)).astype("f")
-  # The second has more than 2^17 elements.
   layers, expected = [], []
-  for name, c_in, c_out in (("a", 3, 5), ("b", 3, 1 << 16)):
-    t = _bn_tensors(f"{name}/bn", c_out)
-    t[f"{name}/conv"] = _RNG.normal(size=(1, 1, c_in, c_out)).astype("f")
+  for name, width in (("a", 5), ("b", 1 << 16), ("c", 4)):
+    t = _bn_tensors(f"{name}/bn", width)
+    t[f"{name}/conv"] = _RNG.normal(size=(1, 1, 3, width)).astype("f")
     layers.append(network.ConvBN(name, t))
     expected.append(
         (x @ t[f"{name}/conv"][0, 0] - t[f"{name}/bn/moving_mean"])
         / np.sqrt(t[f"{name}/bn/moving_variance"] + 1e-5)
         * t[f"{name}/bn/gamma"] + t[f"{name}/bn/beta"])
-  assert [layer.is_folded(tf.float32) for layer in layers] == [True, False]
+  assert [layer.is_folded(tf.float32) for layer in layers] == [
+      True, False, True]
   for addend in (None, 2.0):
     this = network.Pass(False, tf.float32, layers)
     for layer, wanted in zip(layers, expected, strict=True):
