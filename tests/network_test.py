@@ -141,9 +141,15 @@ def test_portable_network_computes_and_learns_the_same(small):
       logits = net.logits(net.features(images, True, 0.9)[0])
       loss = tf.reduce_sum(tf.nn.log_softmax(logits)[:, 3])
     gradients = tape.gradient(loss, net.trainable_variables)
-    results.append((logits, gradients))
-  (logits, gradients), (portable_logits, portable_gradients) = results
+    moving = {v.name.removesuffix(":0"): v.numpy() for v in net.variables
+              if "/moving_" in v.name}
+    results.append((logits, gradients, moving))
+  (logits, gradients, moving), (
+      portable_logits, portable_gradients, portable_moving) = results
   np.testing.assert_allclose(portable_logits, logits, atol=1e-5)
+  for name, values in moving.items():
+    assert not np.any(values == tensors[name]), name
+    np.testing.assert_allclose(portable_moving[name], values, atol=1e-4)
   for got, wanted in zip(portable_gradients, gradients, strict=True):
     np.testing.assert_allclose(
         got, wanted, atol=2e-3 * max(1.0, float(np.abs(wanted).max())))
