@@ -34,11 +34,15 @@ FORMS = {
             "loss": {"outputs": 0.3, "top1_points": 0.5},
             "inputs": {"dtype": "uint8", "min_size_px": 32, "range": [0, 255],
                        "channel_order": "RGB"},
-            "lite": {"file": "model.tflite", "bytes": 396, "sha256": "5bd1" * 16,
+            "files": [{"name": "model.tflite", "bytes": 396,
+                       "sha256": "5bd1" * 16}],
+            "lite": {"file": "model.tflite",
                      "calibration": {"source": "pets, train",
                                      "examples": 200}}}),
     "onnx": ("local/tiny_classification_onnx/1", {
-        "model.onnx": b"ONNX" * 99, "assets/labels.txt": b"cat\ndog\n"}, {}),
+        "model.onnx": b"ONNX" * 99, "assets/labels.txt": b"cat\ndog\n"}, {
+            "files": [{"name": "model.onnx", "bytes": 396,
+                       "sha256": "70c4" * 16}]}),
     "tfjs": ("local/tiny_classification_tfjs/1", {
         "model.json": b'{"format": "graph-model"}',
         "group1-shard1of1.bin": b"weights" * 99,

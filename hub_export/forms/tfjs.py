@@ -51,7 +51,7 @@ def make(inference: hub_module.Inference, choice: forms.Choice | None,
   del choice  # There is none.
   network = inference.network(
       hub_module.Build(groups="split", keeps_images=True))
-  frozen.check_size(network)
+  frozen.check_size(network, name)
 
   def write(directory: pathlib.Path) -> None:
     about = frozen.metadata(inference, name, manifest)
@@ -63,7 +63,7 @@ def make(inference: hub_module.Inference, choice: forms.Choice | None,
 
   return frozen.payload(
       inference, name, {**manifest, "parent": inference.name},
-      network.num_bytes, write, {})
+      network.num_bytes, write)
 
 
 def convert(function: tf.types.experimental.ConcreteFunction,
