@@ -207,12 +207,22 @@ def _other_weight(directory):
   path.write_bytes(values.tobytes())
 
 
+def _last_bit_of_a_weight(directory):
+  path, = directory.glob("*.bin")
+  content = bytearray(path.read_bytes())
+  content[len(content) // 8 * 4] ^= 1
+  path.write_bytes(content)
+
+
 def _one_more_shard(directory):
   (directory / "group1-shard2of2.bin").write_bytes(b"1234")
 
 
 @pytest.mark.parametrize("name,change,words", [
     ("golden", _other_weight, "golden outputs differ"),
+    ("hashes", _last_bit_of_a_weight,
+     "group1-shard1of1.bin is not as it was exported"),
+    ("hashes", _one_more_shard, "group1-shard2of2.bin was not exported"),
     ("metadata", lambda d: _rewrite(d, '"cat"', '"cow"'), "labels is 'cow"),
     ("constants", lambda d: _rewrite(d, '"weights":[{', '"weights":[{'
                                      '"dtype":"float32","name":"more",'
@@ -227,6 +237,21 @@ def test_checks_find_what_is_wrong(classifier, tmp_path, name, change, words):
   result = check.function(_damaged(classifier, tmp_path / "wrong", change))
   assert result.status == report.FAILED
   assert words in result.message
+
+
+def test_what_does_not_load_is_told_once(classifier, tmp_path):
+  export_dir = tmp_path.joinpath(*classifier.parts[-3:])
+  shutil.copytree(classifier, export_dir)
+  _shard(export_dir).unlink()
+  made = suite.run(export_dir)
+  told = [f"{c.group}/{c.name}" for c in made.checks
+          if "export it again" in c.message.lower()]
+  assert told == ["structure/graph"]
+  unloaded = [c for c in made.checks if "structure/graph says why" in c.message]
+  assert {c.status for c in unloaded} == {report.NOT_RUN}
+  assert {"golden", "javascript", "constants", "top1"} <= {
+      c.name for c in unloaded}
+  assert made.status == report.FAILED
 
 
 def _shard(directory):
