@@ -1,6 +1,8 @@
 """The TF.js form: converted, written, checked, and used as its card says."""
 
+import base64
 import functools
+import hashlib
 import http.server
 import json
 import re
@@ -38,10 +40,9 @@ _MEAN, _STD = tiny_inference.MEAN, tiny_inference.STD
 # float32 against float64, in few layers.
 _TOLERANCE = 1e-5
 _SPLIT = hub_module.Build(groups="split", keeps_images=True)
-# What the bundle of the card's first line is put together from.
-_BUNDLES = ("tfjs-core/dist/tf-core.min.js",
-            "tfjs-backend-cpu/dist/tf-backend-cpu.min.js",
-            "tfjs-converter/dist/tf-converter.min.js")
+_SCRIPT = re.compile(
+    r'<script src="(https://[^"]+/npm/(@tensorflow/[\w-]+)@([\d.]+)/([^"]+))" '
+    r'integrity="sha384-([^"]+)" crossorigin="anonymous"></script>\n')
 
 
 @pytest.fixture(name="exports", scope="module")
@@ -301,13 +302,7 @@ def test_card_s_snippet_runs_in_a_browser(classifier):
   suite.run(classifier, quick=True)
   card = export_dirs.card_path(classifier).read_text("utf-8")
   snippet, = re.findall(r"```html\n(.*?)```", card, re.S)
-  address, = re.findall(r'src="(https:.*?)"', snippet)
-  modules = extras.node().modules
-  core = json.loads(
-      (modules / "@tensorflow/tfjs-core/package.json").read_text("utf-8"))
-  assert f"/tfjs@{core['version']}/" in address
-  bundle = "\n".join((modules / "@tensorflow" / name).read_text("utf-8")
-                     for name in _BUNDLES)
+  scripts = _scripts(snippet)
   # A grey square of the size that the model is fed: scaling changes nothing.
   size = tiny_inference.SIZE_PX
   page = ('<body><svg></svg><img src="data:image/svg+xml,'
@@ -331,17 +326,46 @@ def test_card_s_snippet_runs_in_a_browser(classifier):
       wrong = []
       tab.on("pageerror", lambda error: wrong.append(str(error)))
       url = f"http://localhost:{server.server_address[1]}/"
-      tab.route(address, lambda r: r.fulfill(
-          body=bundle, content_type="text/javascript"))
+      tab.route(re.compile("^https:"), lambda r: r.fulfill(
+          body=scripts[r.request.url], content_type="text/javascript",
+          headers={"Access-Control-Allow-Origin": "*"}))
       tab.route(url, lambda r: r.fulfill(body=page, content_type="text/html"))
-      tab.goto(url)
-      for _ in range(600):
-        label = tab.evaluate("() => document.body.dataset.label")
-        if label or wrong:
-          break
-        tab.wait_for_timeout(100)
+
+      def load():
+        tab.goto(url)
+        for _ in range(600):
+          label = tab.evaluate("() => document.body.dataset.label")
+          if label or wrong:
+            return label
+          tab.wait_for_timeout(100)
+
+      label, faults = load(), [*wrong]
+      # Others than those of the lock are not run.
+      for address in scripts:
+        scripts[address] += b"\n"
+      assert load() is None and wrong == ["tf is not defined"]
       browser.close()
   finally:
     server.shutdown()
     server.server_close()
-  assert not wrong and label == tiny_inference.LABELS[expected.argmax()]
+  assert not faults and label == tiny_inference.LABELS[expected.argmax()]
+
+
+def _scripts(snippet):
+  """Returns what the addresses of a snippet lead to, from the lock's packages.
+
+  Their versions and hashes have to be those of the snippet.
+  """
+  modules = extras.node().modules
+  found = {}
+  for address, package, version, file, sha384 in _SCRIPT.findall(snippet):
+    about = json.loads(
+        (modules / package / "package.json").read_text("utf-8"))
+    assert version == about["version"]
+    found[address] = (modules / package / file).read_bytes()
+    assert sha384 == base64.b64encode(
+        hashlib.sha384(found[address]).digest()).decode(), (
+            f"{file} has another hash; model_cards/templates/parts/tfjs/"
+            "use.md.j2 says how to renew it")
+  assert len(found) == snippet.count("src=") == snippet.count("https:") > 1
+  return found
