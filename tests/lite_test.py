@@ -182,6 +182,17 @@ def without_metadata(content):
   return tflite_file.dump(model)
 
 
+def with_half_of_the_metadata(content):
+  model = tflite_file.load(content)
+  entry, = (m for m in model.metadata
+            if m.name == lite_metadata.BUFFER.encode())
+  record = lite_metadata.decode(tflite_file.metadata(model))
+  del record["subgraph_metadata"][0]["output_tensor_metadata"]
+  model.buffers[entry.buffer].data = np.frombuffer(
+      lite_metadata.encode(record), np.uint8)
+  return tflite_file.dump(model)
+
+
 def renamed(content):
   model = tflite_file.load(content)
   model.signatureDefs[0].outputs[0].name = "scores"
@@ -215,6 +226,8 @@ def with_a_variable(content):
     (cut_short, lite_checks.signature, "LiteRT cannot load"),
     (without_its_sign, numerics.golden, "golden outputs differ"),
     (without_metadata, lite_checks.metadata, "no metadata"),
+    (with_half_of_the_metadata, lite_checks.metadata,
+     "is not whole (KeyError: 'output_tensor_metadata'); expected"),
     (renamed, lite_checks.signature, "scores"),
     (fixed_batch, lite_checks.signature, "shape_signature"),
     (without_metadata, structure.hashes, "Export the checkpoint again"),

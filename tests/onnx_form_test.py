@@ -277,6 +277,44 @@ def test_outputs_do_not_tell_the_last_bit_of_a_weight(classifier, tmp_path):
   assert check.function(subject).status == report.PASSED
 
 
+def test_a_damaged_saved_model_beside_it_is_told(tmp_path):
+  written = {}
+  for name in ("onnx", "serving"):
+    payload, = making.payloads([tiny_inference.make()], name,
+                               forms.chosen(name, {}))
+    written[name] = saved_model.write(payload, tmp_path, "local").export_dir
+  (written["serving"] / "saved_model.pb").write_bytes(b"no graph")
+  with pytest.raises(errors.ChecksError) as e:
+    siblings.saved_model(subject_lib.Subject(
+        written["onnx"], export_dirs.read_manifest(written["onnx"]), "digits",
+        "test", None, 8))
+  assert str(e.value).startswith(f"{written['serving']}, of the same weights")
+  assert str(e.value).endswith("Export it again, or remove it.")
+
+
+def _last_layer(model):
+  dense, = (n for n in model.graph.node if n.op_type == "MatMul")
+  return dense
+
+
+def _weight_of_no_constant(model):
+  _last_layer(model).input[1] = model.graph.input[0].name
+
+
+@pytest.mark.parametrize("change", [
+    _weight_of_no_constant,
+    lambda model: setattr(_last_layer(model), "op_type", "Gemm")])
+def test_a_classifier_without_a_last_layer(classifier, tmp_path, change):
+  found = _damaged(classifier, tmp_path / "sound", lambda m: None).model
+  kernel, bias = (v.numpy() for v in found.variables)
+  weights = tiny_inference.tensors(tiny_inference.architecture())
+  np.testing.assert_array_equal(kernel, weights["head/kernel"])
+  np.testing.assert_array_equal(bias, weights["head/bias"])
+  change(found.proto)
+  with pytest.raises(errors.HubExportError, match="has no variable"):
+    subject_lib.head(found)
+
+
 def test_what_is_no_model_is_told_in_one_message(classifier, tmp_path):
   subject = _damaged(classifier, tmp_path, lambda model: None)
   (tmp_path / form.MODEL).write_bytes(b"no model")

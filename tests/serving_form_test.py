@@ -275,6 +275,10 @@ def test_warm_up_is_what_tensorflow_serving_reads(exports):
   assert tf.io.decode_image(file).shape == (32, 32, 3)
   with pytest.raises(errors.HubExportError, match="PredictionLog"):
     warm_up.read(b"\xff\xff")
+  # More values than the shape has room for.
+  with pytest.raises(errors.HubExportError, match="Export the checkpoint"):
+    warm_up.read(_LOG.replace(bytes.fromhex("2a04 0000003f"),
+                              bytes.fromhex("2204 0000003f")))
 
 
 # tensorflow_serving/apis/{prediction_log,predict,model}.proto, field by field.

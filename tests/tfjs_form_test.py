@@ -115,6 +115,23 @@ def test_grouped_convolutions_are_refused():
   assert "which has 3 groups" in str(e.value)
 
 
+def test_images_that_are_concatenated_get_the_whole_bias():
+  """As if they were channels, each part of the bias would go to one of them."""
+  kernel = np.ones([1, 1, 3, 4], np.float32)
+  bias = np.float32([1, 2, 3, 4])
+
+  @tf.function(input_signature=[
+      tf.TensorSpec([None, 4, 4, 3], tf.float32, name="images")],
+               autograph=False)
+  def run(images):
+    parts = [tf.nn.conv2d(images * n, kernel, 1, "SAME") for n in (1., 2.)]
+    return {"logits": tf.nn.bias_add(tf.concat(parts, axis=0), bias)}
+
+  graph = json.loads(form.convert(run.get_concrete_function(), {})[form.MODEL])
+  kinds = [node["op"] for node in graph["modelTopology"]["node"]]
+  assert kinds[-2:] == ["Const", "BiasAdd"] and "_FusedConv2D" not in kinds
+
+
 def test_unknown_operations_are_refused():
   @tf.function(input_signature=[tf.TensorSpec([None, 4, 4, 3], name="images")])
   def run(images):

@@ -190,9 +190,10 @@ def _into_parts(nodes: Nodes, outputs: Sequence[str]) -> Nodes:
     biases = None
     if node.op == "BiasAdd":
       widths = [_width(found, part) for part in concat.input[:-1]]
-      if None in widths:
-        continue
       bias = tf.make_ndarray(found[node.input[1]].attr["value"].tensor)
+      # Else it is not the channels that are concatenated.
+      if None in widths or sum(widths) != bias.size:
+        continue
       biases = np.split(bias, np.cumsum(widths)[:-1])
     parts = []
     for i, part in enumerate(concat.input[:-1]):
