@@ -27,7 +27,8 @@ _SAVED_MODEL_KINDS = {
     "feature_extractor": (*_SAVED_MODEL, "trainability/endpoints",
                           "accuracy/same_as_classifier")}
 _FROZEN = (
-    "structure/files", "structure/manifest", "structure/labels",
+    "structure/files", "structure/hashes", "structure/manifest",
+    "structure/labels",
     "numerics/golden", "numerics/batch_sizes", "numerics/image_sizes",
     "numerics/repeatable", "numerics/preprocessing",
     "accuracy/counting", "accuracy/top1", "accuracy/top5", "accuracy/earlier",
@@ -44,7 +45,7 @@ def _with(kinds: Mapping[str, tuple[str, ...]], *more: str
 
 _SERVING = _with(
     _FROZEN_KINDS, "structure/no_variables", "structure/signatures",
-    "structure/warm_up", "numerics/image_bytes", "trainability/refused",
+    "structure/weights", "structure/warm_up", "numerics/image_bytes", "trainability/refused",
     "accuracy/image_bytes", "accuracy/loss")
 # By a manifest's form, then kind. A form with a suite of its own gets a line.
 EXPECTED = {

@@ -68,6 +68,43 @@ def only(subject: subject_lib.Subject, patterns: Iterable[str]
       bytes=size)
 
 
+def hashes(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks the model's files against what was noted when they were written.
+
+  For forms whose weights no other check compares with the checkpoint's to the
+  last bit. Labels have a hash of their own; see `labels`.
+  """
+  advice = "Export the checkpoint again."
+  try:
+    stated = {f["name"]: (f["bytes"], f["sha256"])
+              for f in subject.manifest["files"]}
+  except (KeyError, TypeError):
+    return report.failed(
+        "the manifest does not tell of the model's files; expected name, size "
+        "and SHA-256 of each, which exports of earlier programs lack. "
+        f"{advice}")
+  own = {export_dirs.MANIFEST, export_dirs.GOLDEN, export_dirs.LABELS}
+  found = {str(path) for path in export_dirs.files(subject.export_dir)
+           if path not in own}
+  problems = [f"{name} is missing" for name in stated if name not in found]
+  problems += [f"{name} was not exported" for name in sorted(found)
+               if name not in stated]
+  for name in sorted(found & set(stated)):
+    path = subject.export_dir / name
+    seen = path.stat().st_size, export_dirs.file_sha256(path)
+    if seen != stated[name]:
+      problems.append(
+          f"{name} is not as it was exported: {seen[0]} bytes of SHA-256 "
+          f"{seen[1]}, in the manifest {stated[name][0]} of {stated[name][1]}")
+  if not stated:
+    problems.append("the manifest names no file")
+  if problems:
+    return report.failed(f"{'; '.join(problems[:10])}. Expected the files as "
+                         f"they were written. {advice}")
+  return report.passed(f"{len(stated)} files as they were exported",
+                       files=len(stated))
+
+
 def manifest(subject: subject_lib.Subject) -> report.CheckResult:
   """Checks that the manifest is whole and fits where the export lies."""
   record = subject.manifest

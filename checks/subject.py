@@ -25,6 +25,10 @@ from hub_export import preprocessing
 TOLERANCE = 1e-4
 
 
+class UnloadableError(errors.HubExportError):
+  """The model cannot be loaded, for a reason that was told before."""
+
+
 @dataclasses.dataclass
 class Subject:
   """One export and how it is to be checked."""
@@ -39,6 +43,7 @@ class Subject:
   fresh: bool = False              # Whether to evaluate what is known anew.
   expect_top1: float | None = None  # In percent; see accuracy.expected_top1.
   tuned: Any = None                # The Keras model of the fine-tuning check.
+  is_unloadable: bool = False      # Whether loading `model` has failed.
 
   @property
   def is_classifier(self) -> bool:
@@ -65,8 +70,19 @@ class Subject:
 
   @functools.cached_property
   def model(self) -> Any:
-    """The export as users load it; for inference, so that it stays as it is."""
-    return loading.load(self.export_dir, self.manifest)
+    """The export as users load it; for inference, so that it stays as it is.
+
+    Raises:
+      UnloadableError: if it could not be loaded before.
+      Exception: of any kind, the first time that it cannot be loaded.
+    """
+    if self.is_unloadable:
+      raise UnloadableError("the model cannot be loaded")
+    try:
+      return loading.load(self.export_dir, self.manifest)
+    except Exception:
+      self.is_unloadable = True
+      raise
 
   @property
   def tolerance(self) -> float:

@@ -253,6 +253,7 @@ class _Runner:
     self._quick = quick
     self._progress = progress
     self._no_evaluation = None  # Why there is none, a result.
+    self._told_by = None  # The check that says why the model does not load.
 
   def run(self, checks: Iterable[Check]) -> list[report.CheckResult]:
     results = []
@@ -260,15 +261,29 @@ class _Runner:
       self._progress.check(check.group, check.name)
       clock = time.monotonic()
       result = dataclasses.replace(
-          self._result(check), group=check.group, name=check.name,
+          self._told_once(check), group=check.group, name=check.name,
           seconds=round(time.monotonic() - clock, 2))
       self._progress.result(result)
       results.append(result)
     return results
 
+  def _told_once(self, check: Check) -> report.CheckResult:
+    """Returns a check's result; what does not load is one check's to tell."""
+    try:
+      result = self._result(check)
+    except subject_lib.UnloadableError:
+      return report.not_run("this needs a model that can be loaded; "
+                            f"{self._told_by} says why this one cannot")
+    if self._subject.is_unloadable and not self._told_by:
+      self._told_by = f"{check.group}/{check.name}"
+    return result
+
   def _result(self, check: Check) -> report.CheckResult:
     if self._quick and check.group not in report.QUICK_GROUPS:
       return report.not_run("left out of a quick check")
+    if (self._subject.is_unloadable
+        and check.group in ("trainability", "accuracy")):
+      _ = self._subject.model  # Some load it themselves, or read data first.
     if check.group == "trainability":
       return guarded(lambda: self._train(check))
     if check.group != "accuracy":
@@ -295,6 +310,8 @@ def guarded(function: Callable[[], report.CheckResult]) -> report.CheckResult:
   """Returns the function's result; whatever it raises is a failed check."""
   try:
     return function()
+  except subject_lib.UnloadableError:
+    raise
   except errors.HubExportError as e:
     return report.failed(str(e))
   except Exception as e:  # pylint: disable=broad-exception-caught

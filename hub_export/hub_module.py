@@ -65,9 +65,21 @@ class Build:
   ties_shapes: bool = False
 
 
+# Before the names of a network's constants in the graphs that it is traced in.
+WEIGHTS_SCOPE = "weights/"
+
+
 class Network(Protocol):
   """A network for inference, whose weights are constants where it is traced."""
   num_bytes: int  # Of all constants.
+
+  def constants(self) -> Tensors:
+    """Returns what the graphs hold, by name: "stem/kernel", for instance.
+
+    In the graphs, WEIGHTS_SCOPE comes before the names. In the shapes and types
+    of the graphs, which have no other floating-point constants; groups that are
+    split have parts of these.
+    """
 
   def features(self, images: tf.Tensor) -> tf.Tensor:
     """Returns float32 [batch, feature_dim].

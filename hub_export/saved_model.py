@@ -118,9 +118,11 @@ def _write_content(module: Module, publisher: str,
   """Writes all but the manifest; returns that, without its handle."""
   if isinstance(module, hub_module.Payload):
     module.write(directory)
+    manifest = _manifest(module, publisher)
+    manifest["files"] = _described(directory)
   else:
     save(module.root, module.signatures, directory)
-  manifest = _manifest(module, publisher)
+    manifest = _manifest(module, publisher)
   if module.labels:
     content = "".join(f"{label}\n" for label in module.labels).encode()
     _write(directory / export_dirs.LABELS, content)
@@ -133,6 +135,13 @@ def _write_content(module: Module, publisher: str,
   np.savez(golden, images=module.golden_images, outputs=module.golden_outputs,
            noise=np.float32(module.golden_noise))
   return manifest
+
+
+def _described(directory: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns name, size and hash of each file, sorted by name."""
+  return [{"name": str(name), "bytes": (directory / name).stat().st_size,
+           "sha256": export_dirs.file_sha256(directory / name)}
+          for name in export_dirs.files(directory)]
 
 
 def _manifest(module: Module, publisher: str) -> dict[str, Any]:

@@ -236,6 +236,15 @@ def _without_lists(report: Mapping[str, Any]) -> dict[str, Any]:
       "metrics": kept}
 
 
+def lone_file(m: Mapping[str, Any]) -> Mapping[str, Any] | None:
+  """Returns "bytes" and "sha256" of the file that a module consists of.
+
+  None if it has several, or if nothing is known of them.
+  """
+  files = m.get("files") or [f for f in [m.get("lite")] if f and "sha256" in f]
+  return files[0] if len(files) == 1 else None
+
+
 def _rows(m: Mapping[str, Any],
           r: Mapping[str, Any] | None) -> dict[str, list[Sequence[Any]]]:
   """Returns the values that rows must show, by lower-case label.
@@ -259,10 +268,12 @@ def _rows(m: Mapping[str, Any],
     add("Input", *m["inputs"]["range"])
   else:
     add("Input")
-  if m.get("lite"):
-    add("File, bytes", m["lite"]["bytes"])
-    if m["lite"].get("calibration"):  # A conversion by hand tells of none.
-      add("Calibration, images", m["lite"]["calibration"]["examples"])
+  file = lone_file(m)
+  if file:
+    add("File, bytes", file["bytes"])
+  # A conversion by hand tells of none.
+  if m.get("lite") and m["lite"].get("calibration"):
+    add("Calibration, images", m["lite"]["calibration"]["examples"])
   for dtype, off in report_lib.mixed_precision(r).items():
     add(f"Outputs in {dtype} differ by", *([off] if off >= 0 else []))
   add("Smallest image", *[m["inputs"]["min_size_px"]] * 2)
@@ -352,8 +363,9 @@ def _words(m: Mapping[str, Any],
   add("Backbone, SHA-256", m["weights"]["backbone_sha256"])
   if m["labels"]:
     add("Labels, SHA-256", m["labels"]["sha256"])
-  if m.get("lite"):
-    add("File, SHA-256", m["lite"]["sha256"])
+  file = lone_file(m)
+  if file:
+    add("File, SHA-256", file["sha256"])
   if m["companion"]:
     add("Companion", m["companion"])
   for file in m["checkpoint"]["files"]:

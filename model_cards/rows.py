@@ -13,6 +13,7 @@ from checks import report as report_lib
 from hub_export import export_dirs
 from hub_export import forms
 from hub_export.forms import extras
+from model_cards import facts
 from model_cards import markdown
 from model_cards import tags
 from model_cards import wording
@@ -46,7 +47,7 @@ def context(manifest: Mapping[str, Any], report: Mapping[str, Any] | None,
       "needs_extras": manifest["form"] in extras.FORMS,
       "licence_tag": _licence_tag(manifest),
       "details": _details(manifest) + _precisions(manifest, report),
-      "lite": _lite(manifest),
+      "file": _file(manifest),
       "signatures": _signatures(manifest),
       "preprocessing": _steps(manifest["preprocessing"]),
       "normalisation": _normalisation(manifest["preprocessing"]),
@@ -69,17 +70,18 @@ def context(manifest: Mapping[str, Any], report: Mapping[str, Any] | None,
   }
 
 
-def _lite(m: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """Returns what a Lite form's file is; nothing of other forms."""
-  record = m.get("lite")
-  if not record:
-    return []
-  used = record["calibration"]
-  return [
-      ("File, bytes", f"{record['bytes']:,}"),
-      ("File, SHA-256", markdown.code(record["sha256"])),
-      *([("Calibrated on", markdown.text(used["source"])),
-         ("Calibration, images", f"{used['examples']:,}")] if used else [])]
+def _file(m: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Returns what the file is of a form that has one; nothing of others."""
+  rows = []
+  file = facts.lone_file(m)
+  if file:
+    rows += [("File, bytes", f"{file['bytes']:,}"),
+             ("File, SHA-256", markdown.code(file["sha256"]))]
+  used = (m.get("lite") or {}).get("calibration")
+  if used:
+    rows += [("Calibrated on", markdown.text(used["source"])),
+             ("Calibration, images", f"{used['examples']:,}")]
+  return rows
 
 
 def percent(value: float) -> str:

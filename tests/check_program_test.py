@@ -16,6 +16,7 @@ from checks import accuracy
 from checks import names
 from checks import report
 from checks import suite
+from checks.forms import loading
 from hub_export import archive
 from hub_export import errors
 from hub_export import export_dirs
@@ -260,6 +261,32 @@ class TestInThisProcess:
     found = suite.run(export_dir, data_dir=data_dir)
     assert "kind is 'segmenter'" in _messages(found)["manifest"]
     assert found.status == "failed"
+
+  def test_a_model_that_does_not_load_is_told_once(
+      self, exports, data_dir, monkeypatch):
+    export_dir = exports("unloadable")
+    (export_dir / "saved_model.pb").write_bytes(b"no graph")
+    monkeypatch.setattr(suite, "CHECKS", _ALL)
+    loaded = []
+    load = loading.load
+    monkeypatch.setattr(loading, "load",
+                        lambda *args: loaded.append(args) or load(*args))
+    found = suite.run(export_dir, data_dir=data_dir)
+    assert len(loaded) == 1
+    status = {f"{c.group}/{c.name}": c.status for c in found.checks}
+    assert [name for name, value in status.items() if value == "failed"] == [
+        "structure/interface"]
+    assert "saved_model.pb" in _messages(found)["interface"]
+    for group, names_of in (
+        ("structure", ["files", "manifest", "labels"]),
+        ("numerics", ["preprocessing"]), ("card", ["card"])):
+      for name in names_of:
+        assert status.pop(f"{group}/{name}") == "passed"
+    del status["structure/interface"]
+    assert {*status.values()} == {"not_run"}
+    assert {_messages(found)[name.split("/")[1]] for name in status} == {
+        "this needs a model that can be loaded; structure/interface says why "
+        "this one cannot"}
 
   @pytest.mark.parametrize("tail", ["..", "../1/../1"])
   def test_path_with_dots(self, exports, data_dir, tail):

@@ -96,6 +96,28 @@ def test_bfloat16_keeps_half_the_bytes_and_most_of_the_outputs():
   assert random_networks.difference(logits, wanted[1]) < _BF16_TOLERANCE
 
 
+@pytest.mark.parametrize("build", [
+    {}, {"keeps_images": True}, {"dtype": "bfloat16", "ties_shapes": True}])
+def test_constants_are_those_of_the_graph(build):
+  arch = tiny_inference.architecture()
+  weights = tiny_inference.tensors(arch)
+  net = inference.Network(arch, weights, _MEAN, _STD, hub_module.Build(**build))
+
+  def run(images):
+    return net.logits(net.features(images))
+
+  graph = tf.function(run, autograph=False).get_concrete_function(
+      tf.TensorSpec([None, None, None, 3])).graph
+  found = {op.name: tf.make_ndarray(op.get_attr("value"))
+           for op in graph.get_operations()
+           if op.type == "Const" and op.outputs[0].dtype.is_floating}
+  expected = net.constants()
+  assert sorted(found) == sorted(f"weights/{name}" for name in expected)
+  for name, value in expected.items():
+    assert found[f"weights/{name}"].dtype == value.dtype
+    np.testing.assert_array_equal(found[f"weights/{name}"], value)
+
+
 def test_there_is_no_variable_and_no_batch_norm():
   arch = tiny_inference.architecture()
   net = inference.Network(arch, tiny_inference.tensors(arch), _MEAN, _STD)

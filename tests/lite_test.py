@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from checks import numerics
+from checks import structure
 from checks import subject as subject_lib
 from checks.forms import lite as lite_checks
 from checks.forms import lite_model
@@ -102,13 +103,14 @@ def test_the_last_layer_is_the_checkpoints(exports):
     lite_model.last_layer(content)
 
 
-def test_the_same_checkpoint_gives_the_same_bytes(exports):
+def test_the_same_checkpoint_gives_the_same_bytes(exports, tmp_path):
   for quantization in ("float32", "dynamic"):
     payload, = making.payloads(
         [tiny_inference.make()], "lite",
         forms.chosen("lite", {"quantization": quantization}))
-    manifest = export_dirs.read_manifest(exports["classifier", quantization])
-    assert payload.manifest["lite"]["sha256"] == manifest["lite"]["sha256"]
+    payload.write(tmp_path)
+    assert (tmp_path / lite.FILE).read_bytes() == (
+        exports["classifier", quantization] / lite.FILE).read_bytes()
 
 
 def test_bytes_go_in_as_they_are(exports):
@@ -180,6 +182,17 @@ def without_metadata(content):
   return tflite_file.dump(model)
 
 
+def with_half_of_the_metadata(content):
+  model = tflite_file.load(content)
+  entry, = (m for m in model.metadata
+            if m.name == lite_metadata.BUFFER.encode())
+  record = lite_metadata.decode(tflite_file.metadata(model))
+  del record["subgraph_metadata"][0]["output_tensor_metadata"]
+  model.buffers[entry.buffer].data = np.frombuffer(
+      lite_metadata.encode(record), np.uint8)
+  return tflite_file.dump(model)
+
+
 def renamed(content):
   model = tflite_file.load(content)
   model.signatureDefs[0].outputs[0].name = "scores"
@@ -209,13 +222,15 @@ def with_a_variable(content):
     (with_a_variable, lite_checks.constant, "is a variable"),
     (swapped_labels, lite_checks.metadata, "same order"),
     (without_labels, lite_checks.metadata, "files inside are [], expected"),
-    (cut_short, lite_checks.size, "the manifest says"),
+    (cut_short, structure.hashes, "model.tflite is not as it was exported"),
     (cut_short, lite_checks.signature, "LiteRT cannot load"),
     (without_its_sign, numerics.golden, "golden outputs differ"),
     (without_metadata, lite_checks.metadata, "no metadata"),
+    (with_half_of_the_metadata, lite_checks.metadata,
+     "is not whole (KeyError: 'output_tensor_metadata'); expected"),
     (renamed, lite_checks.signature, "scores"),
     (fixed_batch, lite_checks.signature, "shape_signature"),
-    (without_metadata, lite_checks.size, "SHA-256"),
+    (without_metadata, structure.hashes, "Export the checkpoint again"),
     (lambda content: content + b"\0" * 500_000, lite_checks.size, "at most"),
 ])
 def test_faults_are_found(exports, tmp_path, change, check, words):
@@ -293,10 +308,11 @@ def test_cards_are_sound_and_their_python_runs(
   lines = card.split("\n")
   assert lines[0] == f"# Lite {handle}"
   assert f"<!-- asset-path: {handle}/model.tflite -->" in lines
-  assert manifest["lite"]["sha256"] in card
+  sha256 = export_dirs.file_sha256(export_dir / lite.FILE)
+  assert sha256 in card
   # Held against the manifest, not only against the form.
   assert hub_rules.read(card)[1] == []
-  wrong = card.replace(manifest["lite"]["sha256"], "0" * 63 + "1")
+  wrong = card.replace(sha256, "0" * 63 + "1")
   assert any("SHA-256" in f for f in validate.problems(wrong, manifest))
   for old, new in (("local/", "other/"), ("/1 -->", " -->")):
     wrong = "\n".join(line.replace(old, new) if "parent-model" in line else line

@@ -117,6 +117,7 @@ def test_checks_pass_and_the_card_is_sound(exports):
     assert "<!-- fine-tunable: false -->" in card
     assert "KerasLayer" not in card and "image_bytes" not in card
     assert "hub.load" not in card
+    assert export_dirs.file_sha256(export_dir / form.MODEL) in card
     assert "//checks:check_forms -- " in card
     # Nothing on it is loaded from an address.
     assert "PATH_OR_URL" not in card and "for `PATH` the directory" in card
@@ -191,6 +192,13 @@ def _other_weight(model):
   tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
+def _last_bit_of_a_weight(model):
+  tensor = next(i for i in model.graph.initializer if len(i.dims) == 4)
+  values = numpy_helper.to_array(tensor).copy()
+  values.view(np.uint32)[0, 0, 0, 0] ^= 1
+  tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
 def _other_labels(model):
   prop = next(p for p in model.metadata_props if p.key == "labels")
   prop.value = prop.value.replace("cat", "cow")
@@ -223,6 +231,7 @@ def _weight_from_outside(model):
 
 @pytest.mark.parametrize("name,change,words", [
     ("golden", _other_weight, "golden outputs differ"),
+    ("hashes", _last_bit_of_a_weight, "model.onnx is not as it was exported"),
     ("metadata", _other_labels, "labels is 'cow"),
     ("metadata", _other_preprocessing, "0.75"),
     ("constants", _weight_from_outside, "can be put in from outside"),
@@ -260,6 +269,50 @@ def test_a_saved_model_of_the_same_weights_is_compared(seed, status, tmp_path):
       "test", None, 8))
   assert result.status == status
   assert "tiny_classification_serving_float32/1" in result.message
+
+
+def test_outputs_do_not_tell_the_last_bit_of_a_weight(classifier, tmp_path):
+  subject = _damaged(classifier, tmp_path, _last_bit_of_a_weight)
+  check, = [c for c in onnx_checks.CHECKS if c.name == "golden"]
+  assert check.function(subject).status == report.PASSED
+
+
+def test_a_damaged_saved_model_beside_it_is_told(tmp_path):
+  written = {}
+  for name in ("onnx", "serving"):
+    payload, = making.payloads([tiny_inference.make()], name,
+                               forms.chosen(name, {}))
+    written[name] = saved_model.write(payload, tmp_path, "local").export_dir
+  (written["serving"] / "saved_model.pb").write_bytes(b"no graph")
+  with pytest.raises(errors.ChecksError) as e:
+    siblings.saved_model(subject_lib.Subject(
+        written["onnx"], export_dirs.read_manifest(written["onnx"]), "digits",
+        "test", None, 8))
+  assert str(e.value).startswith(f"{written['serving']}, of the same weights")
+  assert str(e.value).endswith("Export it again, or remove it.")
+
+
+def _last_layer(model):
+  dense, = (n for n in model.graph.node if n.op_type == "MatMul")
+  return dense
+
+
+def _weight_of_no_constant(model):
+  _last_layer(model).input[1] = model.graph.input[0].name
+
+
+@pytest.mark.parametrize("change", [
+    _weight_of_no_constant,
+    lambda model: setattr(_last_layer(model), "op_type", "Gemm")])
+def test_a_classifier_without_a_last_layer(classifier, tmp_path, change):
+  found = _damaged(classifier, tmp_path / "sound", lambda m: None).model
+  kernel, bias = (v.numpy() for v in found.variables)
+  weights = tiny_inference.tensors(tiny_inference.architecture())
+  np.testing.assert_array_equal(kernel, weights["head/kernel"])
+  np.testing.assert_array_equal(bias, weights["head/bias"])
+  change(found.proto)
+  with pytest.raises(errors.HubExportError, match="has no variable"):
+    subject_lib.head(found)
 
 
 def test_what_is_no_model_is_told_in_one_message(classifier, tmp_path):

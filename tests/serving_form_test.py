@@ -1,5 +1,6 @@
 """The serving form as it is written and as its users load it."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -22,6 +23,7 @@ from hub_export.forms import making
 from hub_export.forms import serving
 from hub_export.forms import warm_up
 from hub_export.regnet import checkpoints
+from hub_export.regnet import inference as network_lib
 from tests import random_networks
 from tests import tiny_inference
 
@@ -159,6 +161,53 @@ def test_the_manifest_tells_it_apart(exports):
       exports["extractor"], manifests["extractor"]) == exports["bf16"]
 
 
+def test_the_manifest_has_the_sha256_of_every_file(exports):
+  """As sha256sum prints it."""
+  for path in exports.values():
+    record = export_dirs.read_manifest(path)
+    assert {f["name"]: (f["bytes"], f["sha256"]) for f in record["files"]} == {
+        name: (len(content), hashlib.sha256(content).hexdigest())
+        for name in (
+            "saved_model.pb", "fingerprint.pb", "variables/variables.index",
+            "variables/variables.data-00000-of-00001",
+            "assets.extra/batching_parameters.txt",
+            "assets.extra/tf_serving_warmup_requests")
+        for content in [(path / name).read_bytes()]}
+
+
+@pytest.mark.parametrize("precision", _PRECISIONS)
+def test_the_manifest_has_the_sha256_of_the_folded_weights(exports, precision):
+  """Folded by hand: scaled by gamma / sqrt(variance + 1e-5), the stem by std."""
+  tensors = tiny_inference.tensors(tiny_inference.architecture())
+  dtype = tf.as_dtype(serving._DTYPES[precision]).as_numpy_dtype
+  found = {"mean": np.float32(tiny_inference.MEAN)}
+  for name, value in tensors.items():
+    if name.startswith("head/"):
+      found[name] = value
+    elif "/se/" in name:
+      found[name] = value.reshape(value.shape[-2:] if value.ndim == 4 else -1
+                                  ).astype(dtype)
+    elif name.endswith("/conv"):
+      layer = name.removesuffix("/conv")
+      gamma, beta, mean, variance = (
+          tensors[f"{layer}/bn/{leaf}"].astype(np.float64)
+          for leaf in ("gamma", "beta", "moving_mean", "moving_variance"))
+      scale = gamma / np.sqrt(variance + 1e-5)
+      kernel = value * scale
+      if layer == "stem":
+        # As the exporter does: a reciprocal, then a product, in float64.
+        kernel = kernel * (1 / np.float64(tiny_inference.STD))[:, None]
+      found[f"{layer}/kernel"] = kernel.astype(dtype)
+      found[f"{layer}/bias"] = (beta - mean * scale).astype(dtype)
+  digest = hashlib.sha256()
+  for name in sorted(found):
+    value = found[name]
+    digest.update(f"{name} {value.dtype} {value.shape}\n".encode()
+                  + value.tobytes())
+  assert export_dirs.read_manifest(exports[precision])["folded_weights"] == {
+      "constants": len(found), "sha256": digest.hexdigest()}
+
+
 def test_the_same_again_is_the_same_version(exports, tmp_path):
   directory = exports["bf16"].parents[2]
   again = _write(directory, "bf16")
@@ -226,6 +275,10 @@ def test_warm_up_is_what_tensorflow_serving_reads(exports):
   assert tf.io.decode_image(file).shape == (32, 32, 3)
   with pytest.raises(errors.HubExportError, match="PredictionLog"):
     warm_up.read(b"\xff\xff")
+  # More values than the shape has room for.
+  with pytest.raises(errors.HubExportError, match="Export the checkpoint"):
+    warm_up.read(_LOG.replace(bytes.fromhex("2a04 0000003f"),
+                              bytes.fromhex("2204 0000003f")))
 
 
 # tensorflow_serving/apis/{prediction_log,predict,model}.proto, field by field.
@@ -340,6 +393,68 @@ class TestChecks:
     assert result.status == report.FAILED
     assert "standard deviations of the outputs; expected" in result.message
 
+  @pytest.mark.parametrize("change,words", [
+      (lambda c: _set(c["stage2/block2/b/bias"], lambda v: v * 0),
+       "sha256 of the graph's weights: "),
+      (lambda c: _exchange(c["stage2/block1/c/kernel"],
+                           c["stage2/block2/a/kernel"]),
+       "sha256 of the graph's weights: "),
+      (lambda c: _set(c["head/bias"], lambda v: v.astype(np.float64)),
+       "sha256 of the graph's weights: "),
+      (lambda c: setattr(c["stem/bias"], "name", "weights/stem/kernel"),
+       "stem/kernel is there twice"),
+      (lambda c: setattr(c["stem/bias"], "name", "more"),
+       "beside the weights there is a constant more"),
+      (lambda c: setattr(c["head/bias"], "op", "Placeholder"),
+       # By hand: stem, head and four shortcuts, 2 each; five blocks, 10; mean.
+       "constants of the graph's weights: 62, in the manifest: 63")])
+  def test_other_constants_fail(self, exports, tmp_path, change, words):
+    path = _copy(exports["bf16"], tmp_path)
+    assert self._result(path, "weights").status == report.PASSED
+    content = (path / "saved_model.pb").read_bytes()
+    model = saved_model_pb2.SavedModel.FromString(content)
+    change({node.name.removeprefix("weights/"): node
+            for function in model.meta_graphs[0].graph_def.library.function
+            for node in function.node_def})
+    (path / "saved_model.pb").write_bytes(model.SerializeToString())
+    result = self._result(path, "weights")
+    assert result.status == report.FAILED and words in result.message
+    assert result.message.endswith("Export the checkpoint again.")
+
+  def test_what_golden_outputs_let_pass_between_folding_and_graph(
+      self, monkeypatch, tmp_path):
+    constant = network_lib._constant
+
+    def wrong(value, name):
+      if name == "stage3/block1/c/kernel":
+        value = value.copy()
+        value[..., 3] = 0
+      return constant(value, name)
+
+    monkeypatch.setattr(network_lib, "_constant", wrong)
+    path = _write(tmp_path, "bf16").export_dir
+    for name, status in (("golden", report.PASSED), ("hashes", report.PASSED),
+                         ("weights", report.FAILED)):
+      assert self._result(path, name).status == status, name
+
+  @pytest.mark.parametrize("name,key", [
+      ("hashes", "files"), ("weights", "folded_weights")])
+  def test_an_export_of_an_earlier_program_is_told(self, exports, tmp_path,
+                                                   name, key):
+    path = _copy(exports["float32"], tmp_path)
+    for change in (lambda m: m.pop(key), lambda m: m.update({key: 3}),
+                   lambda m: m.update({key: ["a"]})):
+      _edit(path, change)
+      message = self._result(path, name).message
+      assert "exports of earlier programs lack" in message
+      assert message.endswith("Export the checkpoint again.")
+
+  def test_what_is_no_saved_model_is_told(self, exports, tmp_path):
+    path = _copy(exports["float32"], tmp_path)
+    (path / "saved_model.pb").write_bytes(b"no graph")
+    with pytest.raises(errors.ChecksError, match="expected a SavedModel"):
+      self._result(path, "weights")
+
   def test_a_greater_loss_in_the_manifest_fails(self, exports, tmp_path):
     path = _copy(exports["bf16"], tmp_path)
     _edit(path, lambda m: m["loss"].update(top1_points=5.0))
@@ -406,6 +521,19 @@ class _Subject:
     self.model.__dict__.update(
         variables=model.variables, trainable_variables=[],
         regularization_losses=[])
+
+
+def _set(node, change):
+  value = change(tf.make_ndarray(node.attr["value"].tensor))
+  node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
+  node.attr["dtype"].type = node.attr["value"].tensor.dtype
+
+
+def _exchange(one, other):
+  values = [tf.make_ndarray(node.attr["value"].tensor) for node in (one, other)]
+  assert values[0].shape == values[1].shape
+  _set(one, lambda _: values[1])
+  _set(other, lambda _: values[0])
 
 
 def _copy(path, directory):

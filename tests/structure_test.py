@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from checks import structure
+from hub_export import export_dirs
 from tests import tiny_saved_model
 from tests import tiny_subject
 
@@ -75,6 +76,44 @@ class TestFiles:
     (export_dir / "assets" / "labels.txt").write_text("one\n")
     result = structure.files(tiny_subject.of(export_dir))
     assert "assets/labels.txt does not belong" in result.message
+
+
+class TestHashes:
+
+  def _subject(self, export_dir, **changes):
+    files = [{"name": str(path), "bytes": (export_dir / path).stat().st_size,
+              "sha256": hashlib.sha256(
+                  (export_dir / path).read_bytes()).hexdigest()}
+             for path in export_dirs.files(export_dir)
+             if path.parts[0] not in ("assets", "assets.extra")]
+    _edit_manifest(export_dir, lambda m: m.update({"files": files} | changes))
+    return tiny_subject.of(export_dir)
+
+  def test_sound(self, copy):
+    result = structure.hashes(self._subject(copy))
+    assert (result.status, result.figures) == ("passed", {"files": 4})
+
+  @pytest.mark.parametrize("change, words", [
+      (lambda d: (d / "fingerprint.pb").unlink(), "fingerprint.pb is missing"),
+      (lambda d: (d / "more.bin").touch(), "more.bin was not exported"),
+      (lambda d: (d / "variables/variables.index").write_bytes(b"abc"),
+       "variables/variables.index is not as it was exported: 3 bytes of SHA-256 "
+       "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")])
+  def test_changed(self, copy, change, words):
+    subject = self._subject(copy)
+    change(copy)
+    result = structure.hashes(subject)
+    assert result.status == "failed" and result.message.startswith(words)
+    assert result.message.count(";") == 0  # The others are as they were.
+    assert result.message.endswith("Export the checkpoint again.")
+
+  @pytest.mark.parametrize("files", [
+      None, 3, ["a"], {}, [{"name": "a"}], [{"name": ["a"], "bytes": 1,
+                                             "sha256": "2"}]])
+  def test_a_manifest_that_does_not_say(self, copy, files):
+    result = structure.hashes(self._subject(copy, files=files))
+    assert result.status == "failed"
+    assert result.message.endswith("Export the checkpoint again.")
 
 
 class TestManifest:

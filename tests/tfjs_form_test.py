@@ -1,6 +1,8 @@
 """The TF.js form: converted, written, checked, and used as its card says."""
 
+import base64
 import functools
+import hashlib
 import http.server
 import json
 import re
@@ -38,10 +40,9 @@ _MEAN, _STD = tiny_inference.MEAN, tiny_inference.STD
 # float32 against float64, in few layers.
 _TOLERANCE = 1e-5
 _SPLIT = hub_module.Build(groups="split", keeps_images=True)
-# What the bundle of the card's first line is put together from.
-_BUNDLES = ("tfjs-core/dist/tf-core.min.js",
-            "tfjs-backend-cpu/dist/tf-backend-cpu.min.js",
-            "tfjs-converter/dist/tf-converter.min.js")
+_SCRIPT = re.compile(
+    r'<script src="(https://[^"]+/npm/(@tensorflow/[\w-]+)@([\d.]+)/([^"]+))" '
+    r'integrity="sha384-([^"]+)" crossorigin="anonymous"></script>\n')
 
 
 @pytest.fixture(name="exports", scope="module")
@@ -112,6 +113,23 @@ def test_grouped_convolutions_are_refused():
   with pytest.raises(errors.HubExportError) as e:
     _files(tiny_inference.architecture(), hub_module.Build())
   assert "which has 3 groups" in str(e.value)
+
+
+def test_images_that_are_concatenated_get_the_whole_bias():
+  """As if they were channels, each part of the bias would go to one of them."""
+  kernel = np.ones([1, 1, 3, 4], np.float32)
+  bias = np.float32([1, 2, 3, 4])
+
+  @tf.function(input_signature=[
+      tf.TensorSpec([None, 4, 4, 3], tf.float32, name="images")],
+               autograph=False)
+  def run(images):
+    parts = [tf.nn.conv2d(images * n, kernel, 1, "SAME") for n in (1., 2.)]
+    return {"logits": tf.nn.bias_add(tf.concat(parts, axis=0), bias)}
+
+  graph = json.loads(form.convert(run.get_concrete_function(), {})[form.MODEL])
+  kinds = [node["op"] for node in graph["modelTopology"]["node"]]
+  assert kinds[-2:] == ["Const", "BiasAdd"] and "_FusedConv2D" not in kinds
 
 
 def test_unknown_operations_are_refused():
@@ -207,12 +225,22 @@ def _other_weight(directory):
   path.write_bytes(values.tobytes())
 
 
+def _last_bit_of_a_weight(directory):
+  path, = directory.glob("*.bin")
+  content = bytearray(path.read_bytes())
+  content[len(content) // 8 * 4] ^= 1
+  path.write_bytes(content)
+
+
 def _one_more_shard(directory):
   (directory / "group1-shard2of2.bin").write_bytes(b"1234")
 
 
 @pytest.mark.parametrize("name,change,words", [
     ("golden", _other_weight, "golden outputs differ"),
+    ("hashes", _last_bit_of_a_weight,
+     "group1-shard1of1.bin is not as it was exported"),
+    ("hashes", _one_more_shard, "group1-shard2of2.bin was not exported"),
     ("metadata", lambda d: _rewrite(d, '"cat"', '"cow"'), "labels is 'cow"),
     ("constants", lambda d: _rewrite(d, '"weights":[{', '"weights":[{'
                                      '"dtype":"float32","name":"more",'
@@ -227,6 +255,21 @@ def test_checks_find_what_is_wrong(classifier, tmp_path, name, change, words):
   result = check.function(_damaged(classifier, tmp_path / "wrong", change))
   assert result.status == report.FAILED
   assert words in result.message
+
+
+def test_what_does_not_load_is_told_once(classifier, tmp_path):
+  export_dir = tmp_path.joinpath(*classifier.parts[-3:])
+  shutil.copytree(classifier, export_dir)
+  _shard(export_dir).unlink()
+  made = suite.run(export_dir)
+  told = [f"{c.group}/{c.name}" for c in made.checks
+          if "export it again" in c.message.lower()]
+  assert told == ["structure/graph"]
+  unloaded = [c for c in made.checks if "structure/graph says why" in c.message]
+  assert {c.status for c in unloaded} == {report.NOT_RUN}
+  assert {"golden", "javascript", "constants", "top1"} <= {
+      c.name for c in unloaded}
+  assert made.status == report.FAILED
 
 
 def _shard(directory):
@@ -276,13 +319,7 @@ def test_card_s_snippet_runs_in_a_browser(classifier):
   suite.run(classifier, quick=True)
   card = export_dirs.card_path(classifier).read_text("utf-8")
   snippet, = re.findall(r"```html\n(.*?)```", card, re.S)
-  address, = re.findall(r'src="(https:.*?)"', snippet)
-  modules = extras.node().modules
-  core = json.loads(
-      (modules / "@tensorflow/tfjs-core/package.json").read_text("utf-8"))
-  assert f"/tfjs@{core['version']}/" in address
-  bundle = "\n".join((modules / "@tensorflow" / name).read_text("utf-8")
-                     for name in _BUNDLES)
+  scripts = _scripts(snippet)
   # A grey square of the size that the model is fed: scaling changes nothing.
   size = tiny_inference.SIZE_PX
   page = ('<body><svg></svg><img src="data:image/svg+xml,'
@@ -306,17 +343,46 @@ def test_card_s_snippet_runs_in_a_browser(classifier):
       wrong = []
       tab.on("pageerror", lambda error: wrong.append(str(error)))
       url = f"http://localhost:{server.server_address[1]}/"
-      tab.route(address, lambda r: r.fulfill(
-          body=bundle, content_type="text/javascript"))
+      tab.route(re.compile("^https:"), lambda r: r.fulfill(
+          body=scripts[r.request.url], content_type="text/javascript",
+          headers={"Access-Control-Allow-Origin": "*"}))
       tab.route(url, lambda r: r.fulfill(body=page, content_type="text/html"))
-      tab.goto(url)
-      for _ in range(600):
-        label = tab.evaluate("() => document.body.dataset.label")
-        if label or wrong:
-          break
-        tab.wait_for_timeout(100)
+
+      def load():
+        tab.goto(url)
+        for _ in range(600):
+          label = tab.evaluate("() => document.body.dataset.label")
+          if label or wrong:
+            return label
+          tab.wait_for_timeout(100)
+
+      label, faults = load(), [*wrong]
+      # Others than those of the lock are not run.
+      for address in scripts:
+        scripts[address] += b"\n"
+      assert load() is None and wrong == ["tf is not defined"]
       browser.close()
   finally:
     server.shutdown()
     server.server_close()
-  assert not wrong and label == tiny_inference.LABELS[expected.argmax()]
+  assert not faults and label == tiny_inference.LABELS[expected.argmax()]
+
+
+def _scripts(snippet):
+  """Returns what the addresses of a snippet lead to, from the lock's packages.
+
+  Their versions and hashes have to be those of the snippet.
+  """
+  modules = extras.node().modules
+  found = {}
+  for address, package, version, file, sha384 in _SCRIPT.findall(snippet):
+    about = json.loads(
+        (modules / package / "package.json").read_text("utf-8"))
+    assert version == about["version"]
+    found[address] = (modules / package / file).read_bytes()
+    assert sha384 == base64.b64encode(
+        hashlib.sha384(found[address]).digest()).decode(), (
+            f"{file} has another hash; model_cards/templates/parts/tfjs/"
+            "use.md.j2 says how to renew it")
+  assert len(found) == snippet.count("src=") == snippet.count("https:") > 1
+  return found

@@ -34,7 +34,7 @@ FORMS = {
             "loss": {"outputs": 0.3, "top1_points": 0.5},
             "inputs": {"dtype": "uint8", "min_size_px": 32, "range": [0, 255],
                        "channel_order": "RGB"},
-            "lite": {"file": "model.tflite", "bytes": 396, "sha256": "5bd1" * 16,
+            "lite": {"file": "model.tflite",
                      "calibration": {"source": "pets, train",
                                      "examples": 200}}}),
     "onnx": ("local/tiny_classification_onnx/1", {
@@ -59,13 +59,20 @@ def make(output_dir: pathlib.Path, handle: str = HANDLE,
     **changes: Fields of the manifest.
   """
   export_dir = output_dir / handle
-  for name, content in (FILES if files is None else files).items():
+  files = FILES if files is None else files
+  for name, content in files.items():
     path = export_dir / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
   path = export_dir / "assets.extra" / "manifest.json"
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(manifest(handle) | changes))
+  record = manifest(handle) | changes
+  if record["form"] in FORMS:
+    record["files"] = [
+        {"name": name, "bytes": len(content),
+         "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in files.items() if not name.startswith("assets/")]
+  path.write_text(json.dumps(record))
   write_report(export_dir)
   write_card(export_dir)
   return export_dir

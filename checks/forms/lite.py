@@ -1,6 +1,5 @@
 """The checks of the Lite form: one .tflite file, run by LiteRT."""
 
-import hashlib
 import statistics
 import time
 from typing import Any
@@ -16,6 +15,7 @@ from checks import report
 from checks import structure
 from checks import subject as subject_lib
 from checks.forms import siblings
+from hub_export import errors
 from hub_export import export_dirs
 from hub_export.forms import lite
 from hub_export.forms import lite_metadata
@@ -83,44 +83,63 @@ def metadata(subject: subject_lib.Subject) -> report.CheckResult:
   if stored is None:
     return report.failed("there is no metadata inside; expected a buffer "
                          f"called {lite_metadata.BUFFER}")
-  found = lite_metadata.decode(stored)
-  graph, = found["subgraph_metadata"]
-  taken, = graph["input_tensor_metadata"]
-  given, = graph["output_tensor_metadata"]
-  _, image = taken["content"]["content_properties"]
+  seen = _described(lite_metadata.decode(stored))
   size = subject.preprocessing.crop_px
-  high = subject.manifest["inputs"]["range"][1]
-  steps = [options for _, options in (
-      unit["options"] for unit in taken["process_units"])]
-  named = [f["name"] for f in given.get("associated_files", ())
-           if f.get("type") == lite_metadata.TENSOR_AXIS_LABELS]
-  problems = []
-  for what, seen, wanted in (
-      ("name", found["name"], subject.manifest["handle"].split("/")[1]),
-      ("licence", found["license"], subject.manifest["licence"]["id"]),
-      ("image size", image["default_size"], {"width": size, "height": size}),
-      ("colour space", image["color_space"], lite_metadata.RGB),
-      ("normalisation", steps, [{"mean": [0.0], "std": [255.0]}]),
-      ("largest input", taken["stats"]["max"], [float(high)]),
-      ("output", given["name"], subject.output),
-      ("files of the output", named,
-       [lite_metadata.LABELS] if subject.is_classifier else [])):
-    if seen != wanted:
-      problems.append(f"{what} is {seen!r}, expected {wanted!r}")
+  expected = {
+      "name": subject.manifest["handle"].split("/")[1],
+      "licence": subject.manifest["licence"]["id"],
+      "image size": {"width": size, "height": size},
+      "colour space": lite_metadata.RGB,
+      "normalisation": [{"mean": [0.0], "std": [255.0]}],
+      "largest input": [float(subject.manifest["inputs"]["range"][1])],
+      "output": subject.output,
+      "files of the output":
+          [lite_metadata.LABELS] if subject.is_classifier else [],
+  }
+  problems = [f"{what} is {seen[what]!r}, expected {wanted!r}"
+              for what, wanted in expected.items() if seen[what] != wanted]
   inside = lite_metadata.read_files(content)
-  expected = {}
+  files_wanted = {}
   if subject.is_classifier:
-    expected[lite_metadata.LABELS] = (
+    files_wanted[lite_metadata.LABELS] = (
         subject.export_dir / export_dirs.LABELS).read_bytes()
-  if set(inside) != set(expected):
+  if set(inside) != set(files_wanted):
     problems.append(f"the files inside are {sorted(inside)}, expected "
-                    f"{sorted(expected)}")
-  elif inside != expected:
+                    f"{sorted(files_wanted)}")
+  elif inside != files_wanted:
     problems.append(f"{lite_metadata.LABELS} inside differs from "
                     f"{export_dirs.LABELS}; expected the same classes in the "
                     "same order")
   return report.from_problems(problems, "metadata and labels inside the model"
                               if subject.is_classifier else "metadata inside")
+
+
+def _described(metadata: dict[str, Any]) -> dict[str, Any]:
+  """Returns what of the metadata is checked, by names for people.
+
+  Raises:
+    HubExportError: if it is not of one image and one output.
+  """
+  try:
+    graph, = metadata["subgraph_metadata"]
+    taken, = graph["input_tensor_metadata"]
+    given, = graph["output_tensor_metadata"]
+    _, image = taken["content"]["content_properties"]
+    return {
+        "name": metadata["name"], "licence": metadata["license"],
+        "image size": image["default_size"],
+        "colour space": image["color_space"],
+        "normalisation": [options for _, options in (
+            unit["options"] for unit in taken["process_units"])],
+        "largest input": taken["stats"]["max"], "output": given["name"],
+        "files of the output": [
+            f["name"] for f in given.get("associated_files", ())
+            if f.get("type") == lite_metadata.TENSOR_AXIS_LABELS],
+    }
+  except (KeyError, ValueError) as e:
+    raise errors.HubExportError(
+        f"the metadata inside is not whole ({type(e).__name__}: {e}); expected "
+        "that of one image and one output. Export the checkpoint again.") from e
 
 
 def operators(subject: subject_lib.Subject) -> report.CheckResult:
@@ -181,26 +200,17 @@ def weights(subject: subject_lib.Subject) -> report.CheckResult:
 
 
 def size(subject: subject_lib.Subject) -> report.CheckResult:
-  """Checks size and hash against weights and manifest."""
-  # As it lies there: of a file that cannot be loaded, this says why.
-  content = (subject.export_dir / lite.FILE).read_bytes()
-  record = subject.manifest["lite"]
+  """Checks the file's size against that of the weights."""
+  num_bytes = (subject.export_dir / lite.FILE).stat().st_size
   quantization = subject.manifest["quantization"]
   weights = (subject.manifest["parameters"]["total"]
              * _WEIGHT_BYTES[quantization])
   most = round(weights * _SIZE_FACTOR[quantization]) + _FIXED_BYTES
-  problems = []
-  if len(content) > most:
-    problems.append(f"it has {len(content):,} bytes; expected at most {most:,} "
-                    f"for {weights:,} bytes of weights")
-  if len(content) != record["bytes"]:
-    problems.append(f"it has {len(content):,} bytes; the manifest says "
-                    f"{record['bytes']:,}")
-  if hashlib.sha256(content).hexdigest() != record["sha256"]:
-    problems.append("its SHA-256 is not the manifest's")
   return report.from_problems(
-      problems, f"{len(content):,} bytes, {len(content) / weights:.3f} of the "
-      "weights'", bytes=len(content), weights_bytes=weights)
+      [f"it has {num_bytes:,} bytes; expected at most {most:,} for "
+       f"{weights:,} bytes of weights"] if num_bytes > most else [],
+      f"{num_bytes:,} bytes, {num_bytes / weights:.3f} of the weights'",
+      bytes=num_bytes, weights_bytes=weights)
 
 
 def threads(subject: subject_lib.Subject) -> report.CheckResult:
@@ -283,6 +293,7 @@ def agreement(subject: subject_lib.Subject, evaluation: accuracy.Evaluated
 
 CHECKS = (
     listed.Check("structure", "files", files),
+    listed.Check("structure", "hashes", structure.hashes),
     listed.Check("structure", "manifest", structure.manifest),
     listed.Check("structure", "signature", signature),
     listed.Check("structure", "metadata", metadata),

@@ -77,6 +77,7 @@ def constants(subject: subject_lib.Subject) -> report.CheckResult:
 
 CHECKS = (
     listed.Check("structure", "files", files),
+    listed.Check("structure", "hashes", structure.hashes),
     listed.Check("structure", "manifest", structure.manifest),
     listed.Check("structure", "graph", graph),
     listed.Check("structure", "metadata", metadata),

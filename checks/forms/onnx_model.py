@@ -67,9 +67,13 @@ class Model:
     """The last layer's kernel and bias: what the outputs are made from."""
     makers = {o: n for n in self.proto.graph.node for o in n.output}
     values = {i.name: i for i in self.proto.graph.initializer}
-    add = makers[self._output]
-    dense = makers.get(add.input[0])
-    if add.op_type != "Add" or dense is None or dense.op_type != "MatMul":
-      return []
-    return constants.head(*(numpy_helper.to_array(values[node.input[1]])
-                            for node in (dense, add)))
+    found, name = [], self._output
+    for kind in ("Add", "MatMul"):
+      node = makers.get(name)
+      if (node is None or node.op_type != kind
+          or node.input[1] not in values):
+        return []
+      found.append(numpy_helper.to_array(values[node.input[1]]))
+      name = node.input[0]
+    bias, kernel = found
+    return constants.head(kernel, bias)

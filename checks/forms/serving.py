@@ -1,6 +1,12 @@
 """The checks of the serving form: a SavedModel without variables."""
 
+import pathlib
+from collections.abc import Iterator
+
+from google.protobuf import message
 import tensorflow as tf
+from tensorflow.core.framework import node_def_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 
 from checks import accuracy
 from checks import listed
@@ -9,6 +15,9 @@ from checks import pixels
 from checks import report
 from checks import structure
 from checks import subject as subject_lib
+from hub_export import errors
+from hub_export import hub_module
+from hub_export.forms import frozen
 from hub_export.forms import warm_up
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # Is in every SavedModel.
@@ -36,6 +45,59 @@ def no_variables(subject: subject_lib.Subject) -> report.CheckResult:
           str(subject.export_dir / "variables" / "variables"))
       if name != _OBJECT_GRAPH]
   return report.from_problems(problems, "no variables")
+
+
+def weights(subject: subject_lib.Subject) -> report.CheckResult:
+  """Checks the graph's constants against those that the checkpoint gave.
+
+  The exporter noted their SHA-256 before there was a graph. What bf16 may lose
+  of the outputs would hide a weight that is slightly wrong.
+  """
+  try:
+    stated = dict(subject.manifest["folded_weights"])
+  except (KeyError, TypeError, ValueError):
+    return report.failed(
+        "the manifest has no SHA-256 of the folded weights; expected it, which "
+        "exports of earlier programs lack. Export the checkpoint again.")
+  found, problems = {}, []
+  for node in _constants(subject.export_dir / "saved_model.pb"):
+    name = node.name.removeprefix(hub_module.WEIGHTS_SCOPE)
+    if name in found:
+      problems.append(f"{name} is there twice")
+    elif name == node.name:
+      problems.append(f"beside the weights there is a constant {name}")
+    found[name] = tf.make_ndarray(node.attr["value"].tensor)
+  record = frozen.weights_record(found)
+  problems += [f"{key} of the graph's weights: {record[key]}, in the manifest: "
+               f"{stated.get(key)}" for key in record
+               if record[key] != stated.get(key)]
+  if problems:
+    return report.failed(
+        f"{'; '.join(problems[:10])}. Expected the checkpoint's weights with "
+        "batch norm inside, each once. Export the checkpoint again.")
+  return report.passed("the constants are those that the manifest gives the "
+                       "SHA-256 of", constants=len(found))
+
+
+def _constants(path: pathlib.Path) -> Iterator[node_def_pb2.NodeDef]:
+  """Yields the floating-point constants of each function that has weights.
+
+  Raises:
+    ChecksError: if the file is no SavedModel.
+  """
+  try:
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+  except (OSError, message.DecodeError) as e:
+    raise errors.ChecksError(
+        f"{path} cannot be read ({e}); expected a SavedModel. Export the "
+        "checkpoint again.") from e
+  for meta_graph in saved.meta_graphs:
+    graph = meta_graph.graph_def
+    for nodes in (graph.node, *(f.node_def for f in graph.library.function)):
+      constants = [n for n in nodes if n.op == "Const" and
+                   tf.as_dtype(n.attr["dtype"].type).is_floating]
+      if any(n.name.startswith(hub_module.WEIGHTS_SCOPE) for n in constants):
+        yield from constants
 
 
 def refused(subject: subject_lib.Subject) -> report.CheckResult:
@@ -90,10 +152,12 @@ def warm_up_requests(subject: subject_lib.Subject) -> report.CheckResult:
 
 CHECKS = (
     listed.Check("structure", "files", files),
+    listed.Check("structure", "hashes", structure.hashes),
     listed.Check("structure", "manifest", structure.manifest),
     listed.Check("structure", "no_variables", no_variables),
     listed.Check("structure", "signatures", structure.signatures),
     listed.Check("structure", "labels", structure.labels),
+    listed.Check("structure", "weights", weights),
     listed.Check("structure", "warm_up", warm_up_requests),
     listed.Check("numerics", "golden", numerics.golden),
     listed.Check("numerics", "batch_sizes", numerics.batch_sizes),

@@ -58,7 +58,13 @@ def saved_model(subject: subject_lib.Subject,
     return report.passed(
         "no SavedModel of these weights lies in the same output directory; "
         "golden has the checkpoint's own outputs")
-  other = loading.load(path, export_dirs.read_manifest(path))
+  try:
+    other = loading.load(path, export_dirs.read_manifest(path))
+  except Exception as e:  # Whatever TensorFlow stumbles over.
+    raise errors.ChecksError(
+        f"{path}, of the same weights, cannot be loaded to compare with "
+        f"({' '.join(str(e).split())[:300]}); expected a sound export. Export "
+        "it again, or remove it.") from e
   if images is None:
     size = subject.preprocessing.crop_px
     images = subject_lib.probe_images(8, size, size)

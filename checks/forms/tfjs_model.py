@@ -143,7 +143,10 @@ class Model:
     if node["op"] != "_FusedMatMul":
       return []
     values = weights(self._directory, graph)
-    return constants.head(*(values[name] for name in node["input"][1:3]))
+    names = node["input"][1:3]
+    if len(names) != 2 or not values.keys() >= {*names}:
+      return []
+    return constants.head(*(values[name] for name in names))
 
 
 def read(directory: pathlib.Path) -> dict[str, Any]:

@@ -16,11 +16,9 @@ is resized.
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import metadata as package_metadata
 from typing import Any
 
 import numpy as np
@@ -32,14 +30,12 @@ from hub_export import hub_module
 from hub_export import preprocessing
 from hub_export import program
 from hub_export.forms import calibration as calibration_lib
+from hub_export.forms import frozen
 from hub_export.forms import lite_metadata
 from hub_export.forms import tflite_file
 
 FILE = "model.tflite"
 QUANTIZATIONS = ("float32", "fp16", "dynamic", "int8")
-# A .tflite file counts in 31 bits, and so does the graph that it is made from,
-# whose weights are of 32 bits in any case.
-_MOST_BYTES = (2 << 30) - (16 << 20)
 _IMAGES = {
     "float32": "RGB images [batch, size, size, 3], values in [0, 1]: pixels "
                "divided by 255. Any batch, after resizing this tensor.",
@@ -82,22 +78,14 @@ def make(inference: hub_module.Inference, choice: forms.Choice, name: str,
     HubExportError: if the network is too large, or cannot be converted.
   """
   network = inference.network(hub_module.Build(keeps_images=True))
-  if network.num_bytes > _MOST_BYTES:
-    raise errors.HubExportError(
-        f"{name}: the weights have {network.num_bytes:,} bytes, and what a "
-        f".tflite file is made from can hold {_MOST_BYTES:,}; expected a "
-        "smaller network. Export the main form.")
-
-  def run(images: tf.Tensor) -> tf.Tensor:
-    features = network.features(images)
-    return (network.logits(features) if inference.kind == "classifier"
-            else features)
+  frozen.check_size(network, name)
 
   images = None
   if choice.name == "int8":
     images = _calibration(calibration, manifest["dataset"]["name"],
                           inference.preprocessing)
-  source = Source(run, inference.preprocessing.crop_px, inference.output)
+  source = Source(functools.partial(frozen.outputs, inference, network),
+                  inference.preprocessing.crop_px, inference.output)
   # With the golden ones, or those would tell how ranges cut off what is unlike
   # the data, not whether the model computes what the checkpoint says.
   shown = ()
@@ -106,22 +94,17 @@ def make(inference: hub_module.Inference, choice: forms.Choice, name: str,
                             inference.golden_images[:, np.newaxis])
   content = finished(convert(source, choice.name, shown), source, choice.name,
                      name, manifest, inference.labels)
-  record = {"file": FILE, "bytes": len(content),
-            "sha256": hashlib.sha256(content).hexdigest(),
+  record = {"file": FILE,
             "calibration": images.record() if images else None}
 
   def write(directory: pathlib.Path) -> None:
     (directory / FILE).write_bytes(content)
 
-  return hub_module.Payload(
-      name=name, write=write, num_bytes=len(content), labels=inference.labels,
-      manifest={**manifest, "parent": inference.name, "lite": record,
-                "inputs": {**manifest["inputs"],
-                           **_INPUTS[input_dtype(choice.name)]}},
-      golden_images=inference.golden_images,
-      golden_outputs=inference.golden_outputs,
-      golden_noise=inference.golden_noise,
-      software={"ai-edge-litert": package_metadata.version("ai-edge-litert")})
+  return frozen.payload(
+      inference, name,
+      {**manifest, "parent": inference.name, "lite": record,
+       "inputs": {**manifest["inputs"], **_INPUTS[input_dtype(choice.name)]}},
+      len(content), write, ("ai-edge-litert",))
 
 
 def input_dtype(quantization: str) -> str:

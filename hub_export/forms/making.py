@@ -1,6 +1,7 @@
 """Makes the forms without variables from what a family hands over."""
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -47,8 +48,7 @@ def manifest(inference: hub_module.Inference, form: str,
   if choice:
     record[forms.by_name(form).option] = choice.name
     if choice.loss:
-      record["loss"] = {"outputs": choice.loss.outputs,
-                        "top1_points": choice.loss.top1_points}
+      record["loss"] = dataclasses.asdict(choice.loss)
   if record["companion"]:
     record["companion"] = forms.module_name(record["companion"], form, choice)
   record["outputs"].pop("endpoints", None)  # For building on, in training.

@@ -13,7 +13,6 @@ import contextlib
 import logging
 import pathlib
 from collections.abc import Iterator, Mapping
-from importlib import metadata as packages
 from typing import Any
 
 import onnx
@@ -46,16 +45,15 @@ def make(inference: hub_module.Inference, choice: forms.Choice | None,
   del choice  # There is none.
   # Dense layers between images would need transpositions around them.
   network = inference.network(hub_module.Build(keeps_images=True))
-  frozen.check_size(network)
+  frozen.check_size(network, name)
 
   def write(directory: pathlib.Path) -> None:
     (directory / MODEL).write_bytes(convert(
         frozen.function(inference, network), name,
         frozen.metadata(inference, name, manifest)))
 
-  return frozen.payload(
-      inference, name, manifest, network.num_bytes, write,
-      {package: packages.version(package) for package in ("onnx", "tf2onnx")})
+  return frozen.payload(inference, name, manifest, network.num_bytes, write,
+                        ("onnx", "tf2onnx"))
 
 
 def convert(function: tf.types.experimental.ConcreteFunction, name: str,

@@ -6,22 +6,21 @@ function, so that the constants are in the file once.
 """
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from hub_export import errors
 from hub_export import forms
 from hub_export import hub_module
 from hub_export import saved_model
+from hub_export.forms import frozen
 from hub_export.forms import warm_up
 
 _IMAGES = tf.TensorSpec([None, None, None, 3], tf.float32, name="images")
 _ENCODED = tf.TensorSpec([None], tf.string, name="image_bytes")
 _TOP = 5
 _DTYPES = {"float32": "float32", "bf16": "bfloat16"}  # Of --precision.
-# No protocol buffer may be larger than 2 GiB, and the graph is one.
-_MOST_BYTES = (2 << 30) - (16 << 20)
 _UNTRAINABLE = (
     "this is a serving form: its weights are constants, with batch norm "
     "inside, and cannot be trained. Fine-tune the main form of the same "
@@ -48,16 +47,18 @@ class _Root(hub_module.ReusableModule):
     self.trainable_variables = []
     self.regularization_losses = []
     self._has_head = inference.kind == "classifier"
-    features = tf.function(network.features, autograph=False)
     # Traced once: all that is below calls these and has no constants itself.
-    self._features = features.get_concrete_function(_IMAGES)
+    # TensorFlow 2.21 traces whatever else is a tf.function again on saving.
+    self._features = _concrete(network.features, _IMAGES)
     if self._has_head:
       width = self._features.structured_outputs.shape[-1]
       spec = tf.TensorSpec([None, width], tf.float32, name="features")
 
-      @tf.function(input_signature=[spec], autograph=False)
+      self._head = _concrete(network.logits, spec)
+
+      @_signature(spec)
       def head(features):
-        return network.logits(features)
+        return self._head(features)
 
       self.head = head
 
@@ -74,7 +75,7 @@ class _Root(hub_module.ReusableModule):
 
   def outputs(self, images: tf.Tensor) -> tf.Tensor:
     features = self._features(images)
-    return self.head(features) if self._has_head else features
+    return self._head(features) if self._has_head else features
 
 
 def make(inference: hub_module.Inference, choice: forms.Choice, name: str,
@@ -86,24 +87,20 @@ def make(inference: hub_module.Inference, choice: forms.Choice, name: str,
   """
   network = inference.network(hub_module.Build(
       dtype=_DTYPES[choice.name], ties_shapes=True))
-  if network.num_bytes > _MOST_BYTES:
-    raise errors.HubExportError(
-        f"{name}: the weights have {network.num_bytes:,} bytes, and a graph "
-        f"can hold {_MOST_BYTES:,}; expected a smaller network. Export it with "
-        "--precision=bf16 or, if that is too large as well, serve the main "
-        "form.")
+  frozen.check_size(
+      network, name, "Export it with --precision=bf16 or, if that is too large "
+      "as well, serve the main form.")
 
   def write(directory: pathlib.Path) -> None:
     root = _Root(inference, network)
     saved_model.save(root, _trace(root, inference), directory)
     warm_up.write(directory, name, inference.preprocessing.crop_px)
 
-  return hub_module.Payload(
-      name=name, write=write, num_bytes=network.num_bytes,
-      labels=inference.labels, manifest=manifest,
-      golden_images=inference.golden_images,
-      golden_outputs=inference.golden_outputs,
-      golden_noise=inference.golden_noise)
+  # Of bf16, outputs alone would not tell a weight that is slightly wrong.
+  record = frozen.weights_record(network.constants())
+  return frozen.payload(
+      inference, name, {**manifest, "folded_weights": record},
+      network.num_bytes, write)
 
 
 def _trace(root: _Root, inference: hub_module.Inference
@@ -134,6 +131,12 @@ def _trace(root: _Root, inference: hub_module.Inference
   if inference.kind == "classifier":
     traced.append(feature_vector)
   return {f.__name__: f.get_concrete_function() for f in traced}
+
+
+def _concrete(function: Callable[[tf.Tensor], tf.Tensor], spec: tf.TensorSpec
+              ) -> tf.types.experimental.ConcreteFunction:
+  """Returns a function that is traced already."""
+  return tf.function(function, autograph=False).get_concrete_function(spec)
 
 
 def _signature(spec: tf.TensorSpec):

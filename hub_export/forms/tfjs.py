@@ -51,7 +51,7 @@ def make(inference: hub_module.Inference, choice: forms.Choice | None,
   del choice  # There is none.
   network = inference.network(
       hub_module.Build(groups="split", keeps_images=True))
-  frozen.check_size(network)
+  frozen.check_size(network, name)
 
   def write(directory: pathlib.Path) -> None:
     about = frozen.metadata(inference, name, manifest)
@@ -63,7 +63,7 @@ def make(inference: hub_module.Inference, choice: forms.Choice | None,
 
   return frozen.payload(
       inference, name, {**manifest, "parent": inference.name},
-      network.num_bytes, write, {})
+      network.num_bytes, write)
 
 
 def convert(function: tf.types.experimental.ConcreteFunction,
@@ -190,9 +190,10 @@ def _into_parts(nodes: Nodes, outputs: Sequence[str]) -> Nodes:
     biases = None
     if node.op == "BiasAdd":
       widths = [_width(found, part) for part in concat.input[:-1]]
-      if None in widths:
-        continue
       bias = tf.make_ndarray(found[node.input[1]].attr["value"].tensor)
+      # Else it is not the channels that are concatenated.
+      if None in widths or sum(widths) != bias.size:
+        continue
       biases = np.split(bias, np.cumsum(widths)[:-1])
     parts = []
     for i, part in enumerate(concat.input[:-1]):

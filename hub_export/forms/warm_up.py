@@ -124,7 +124,7 @@ def read(record: bytes) -> Request:
     inputs = {entry.key: tf.make_ndarray(
         tensor_pb2.TensorProto.FromString(entry.value))
               for entry in request.inputs}
-  except (message.DecodeError, TypeError) as e:
+  except (message.DecodeError, TypeError, ValueError) as e:
     raise errors.HubExportError(
         f"a record of {REQUESTS} cannot be read ({e}); expected a serialised "
         "PredictionLog. Export the checkpoint again.") from e

@@ -70,6 +70,15 @@ class Network:
     return sum(array.nbytes for pair in self._weights.values()
                for array in pair)
 
+  def constants(self) -> dict[str, np.ndarray]:
+    """Returns what the graphs hold; see hub_module.Network."""
+    found = {"mean": self._mean} if self._mean.any() else {}
+    for name, (kernel, bias) in self._weights.items():
+      is_dense = "/se/" in name and not self._build.keeps_images
+      found[f"{name}/kernel"] = kernel[0, 0] if is_dense else kernel
+      found[f"{name}/bias"] = bias
+    return found
+
   def features(self, images: tf.Tensor) -> tf.Tensor:
     """Returns the pooled features.
 
@@ -90,14 +99,15 @@ class Network:
   def logits(self, features: tf.Tensor) -> tf.Tensor:
     """Returns float32 [batch, classes] for float32 [batch, feature_dim]."""
     kernel, bias = self._weights["head"]
-    return tf.nn.bias_add(tf.matmul(features, tf.constant(kernel)),
-                          tf.constant(bias))
+    return tf.nn.bias_add(
+        tf.matmul(features, _constant(kernel, "head/kernel")),
+        _constant(bias, "head/bias"))
 
   def _centred(self, images: tf.Tensor) -> tf.Tensor:
     """Returns the images less the mean."""
     if not self._mean.any():
       return images
-    mean = tf.constant(self._mean)
+    mean = _constant(self._mean, "mean")
     if not self._build.ties_shapes:
       return images - mean
     # Row by row: repeating three numbers along the last of four dimensions
@@ -128,24 +138,29 @@ class Network:
       padding = "SAME"  # Nothing is padded, and none of the rules applies.
     groups = x.shape[-1] // kernel.shape[2]
     if groups > 1 and self._build.groups == "split":
-      return self._split_conv(x, kernel, bias, stride, padding, groups)
-    x = tf.nn.conv2d(*grouped.padded(x, stride, padding, tf.constant(kernel)))
+      return self._split_conv(name, x, stride, padding, groups)
+    bias = _constant(bias, f"{name}/bias")
+    x = tf.nn.conv2d(*grouped.padded(
+        x, stride, padding, _constant(kernel, f"{name}/kernel")))
     if groups > 1:
       # Grappler fuses a BiasAdd into any convolution, and without oneDNN the
       # fused kernel refuses groups. It fuses a plain sum with oneDNN alone
       # (IsBiasSemanticAdd in TensorFlow 2.21's remapper.cc).
-      return x + tf.constant(bias)
-    return tf.nn.bias_add(x, tf.constant(bias))
+      return x + bias
+    return tf.nn.bias_add(x, bias)
 
-  def _split_conv(self, x: tf.Tensor, kernel: np.ndarray, bias: np.ndarray,
-                  stride: int, padding: str, groups: int) -> tf.Tensor:
+  def _split_conv(self, name: str, x: tf.Tensor, stride: int, padding: str,
+                  groups: int) -> tf.Tensor:
     """Returns a grouped convolution as one plain convolution per group."""
+    kernel, bias = self._weights[name]
     x, _, stride, padding = grouped.padded(x, stride, padding, None)
-    parts = [tf.nn.conv2d(part, tf.constant(weights), stride, padding)
+    parts = [tf.nn.conv2d(part, _constant(weights, f"{name}/kernel"), stride,
+                          padding)
              for part, weights in zip(
                  tf.split(x, groups, axis=-1),
                  np.split(kernel, groups, axis=-1), strict=True)]
-    return tf.nn.bias_add(tf.concat(parts, axis=-1), tf.constant(bias))
+    return tf.nn.bias_add(tf.concat(parts, axis=-1),
+                          _constant(bias, f"{name}/bias"))
 
   def _squeeze_excite(self, name: str, x: tf.Tensor) -> tf.Tensor:
     keeps_images = self._build.keeps_images
@@ -162,10 +177,10 @@ class Network:
     """Returns a dense layer of [batch, channels], or of images of one pixel."""
     kernel, bias = self._weights[name]
     if self._build.keeps_images:
-      x = tf.nn.conv2d(x, tf.constant(kernel), 1, "VALID")
+      x = tf.nn.conv2d(x, _constant(kernel, f"{name}/kernel"), 1, "VALID")
     else:
-      x = tf.matmul(x, tf.constant(kernel[0, 0]))
-    return tf.nn.bias_add(x, tf.constant(bias))
+      x = tf.matmul(x, _constant(kernel[0, 0], f"{name}/kernel"))
+    return tf.nn.bias_add(x, _constant(bias, f"{name}/bias"))
 
   def _fold(self, name: str, tensors: Tensors,
             per_input: np.ndarray | float = 1.0) -> None:
@@ -186,3 +201,8 @@ class Network:
   def _rounded(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
     """Returns arrays in the type that weights are kept in."""
     return tuple(a.astype(self._dtype.as_numpy_dtype) for a in arrays)
+
+
+def _constant(value: np.ndarray, name: str) -> tf.Tensor:
+  """Returns a constant that can be found again in the graph."""
+  return tf.constant(value, name=hub_module.WEIGHTS_SCOPE + name)
