@@ -27,6 +27,8 @@ _USER_NAME = "_user_specified_name"
 _SHAPES = "_output_shapes"
 # Importing a graph infers the shapes of all these, and nothing else asks.
 _SHAPES_FOLLOW = frozenset(["Cast", "Const", "Mul", "Relu", "Rsqrt", "Sub"])
+# Half of all messages; no function's name is in them.
+_NAMELESS = frozenset(["tensorflow.TensorShapeProto"])
 _INPUT_OUTPUT = ("__inference__traced_save", "__inference__traced_restore")
 _GRADIENT = re.compile(r"(CustomGradient-)(\d+)")
 
@@ -106,6 +108,8 @@ def _rename(proto: message.Message, names: Mapping[str, str],
   for field, value in proto.ListFields():
     kind = field.type
     if kind == field.TYPE_MESSAGE:
+      if field.message_type.full_name in _NAMELESS:
+        continue
       if not field.is_repeated:
         _rename(value, names, as_bytes)
       elif not field.message_type.GetOptions().map_entry:
@@ -128,6 +132,9 @@ def _rename_map(field, value, names: Mapping[str, str],
   if of_messages:
     for item in value.values():
       _rename(item, names, as_bytes)
+  if not any(key in names for key in value) and (
+      of_messages or not any(item in names for item in value.values())):
+    return
   # All at once: a new name may be the old one of another, or of the same.
   entries = [(names.get(key, key), copy.deepcopy(item))
              for key, item in value.items()]
