@@ -22,6 +22,7 @@ from hub_export import errors
 from hub_export import export_dirs
 from model_cards import render
 from model_cards import validate
+from tests import forked_program
 from tests import tiny_saved_model
 from tests import tiny_subject
 
@@ -56,6 +57,13 @@ def _check(*arguments):
       [sys.executable, "-m", "checks.check", *map(str, arguments)],
       cwd=_ROOT, capture_output=True, text=True, check=False, timeout=300,
       env=os.environ | {"PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path])})
+
+
+@pytest.fixture(scope="module")
+def check():
+  """Returns a function that runs the program without its imports' seconds."""
+  with forked_program.running("checks.check", "checks.suite") as program:
+    yield program.run
 
 
 def _sound_card(export_dir):
@@ -140,24 +148,24 @@ class TestSoundExport:
     assert f"{value:.2f}" in export_dirs.card_path(export_dir).read_text()
 
 
-@pytest.mark.parametrize("fault, check", [
+@pytest.mark.parametrize("fault, failing", [
     ("label_order", "structure/labels"),
     ("extra_file", "structure/files"),
     ("missing_signature", "structure/signatures"),
     ("bgr", "numerics/golden"),
 ])
-def test_fault(exports, fault, check):
+def test_fault(exports, check, fault, failing):
   export_dir = exports(fault)
-  process = _check(f"--export_dir={export_dir}", "--quick")
+  process = check(f"--export_dir={export_dir}", "--quick")
   assert process.returncode == 1
   failed = process.stdout.split("\nfailed: ")[1].split(";")[0].split(", ")
-  assert check in failed
+  assert failing in failed
   assert report.read(export_dirs.report_path(export_dir)).status == "failed"
 
 
-def test_quick(exports):
+def test_quick(exports, check):
   export_dir = exports("nothing_reported")
-  process = _check(f"--export_dir={export_dir}", "--quick")
+  process = check(f"--export_dir={export_dir}", "--quick")
   assert process.returncode == 0, process.stdout + process.stderr
   found = report.read(export_dirs.report_path(export_dir))
   assert found.status == "incomplete"
@@ -383,7 +391,8 @@ class TestFullReport:
         "incomplete" if written.count(path) == 1 else "passed")
 
   @pytest.mark.parametrize("status", ["passed", "failed"])
-  def test_quick_keeps_it(self, export_dir, data_dir, monkeypatch, status):
+  def test_quick_keeps_it(
+      self, export_dir, data_dir, check, monkeypatch, status):
     if status == "failed":
       monkeypatch.setattr(suite, "CHECKS", (*suite.CHECKS, suite.Check(
           "trainability", "bad", lambda _: report.failed("bad"))))
@@ -396,7 +405,7 @@ class TestFullReport:
     assert path.read_bytes() == before
     assert _sound_card(export_dir) == []
     # And the program says so.
-    process = _check(f"--export_dir={export_dir}", "--quick")
+    process = check(f"--export_dir={export_dir}", "--quick")
     assert process.returncode == (0 if status == "passed" else 1)
     assert f"of {found.started}. It tells more" in process.stdout
 
@@ -427,20 +436,20 @@ class TestUsage:
   @pytest.mark.parametrize("flag, message", [
       ("--dataset=imagnet", "no data set 'imagnet'"),
       ("--split=tset", "no split 'tset'")])
-  def test_misspelt_data(self, exports, data_dir, flag, message):
+  def test_misspelt_data(self, exports, data_dir, check, flag, message):
     export_dir = exports("misspelt")
-    process = _check(
+    process = check(
         f"--export_dir={export_dir}", f"--data_dir={data_dir}", flag)
     assert process.returncode == 2
     assert message in process.stderr
     assert not export_dirs.report_path(export_dir).exists()
 
-  def test_report_that_cannot_be_written(self, exports, data_dir):
+  def test_report_that_cannot_be_written(self, exports, check):
     export_dir = exports("unwritable")
     path = export_dirs.report_path(export_dir)
     path.mkdir()
     (path / "in_the_way").touch()
-    process = _check(f"--export_dir={export_dir}", "--quick")
+    process = check(f"--export_dir={export_dir}", "--quick")
     assert process.returncode == 1
     assert f"cannot write {path}" in process.stderr
     assert "Traceback" not in process.stderr

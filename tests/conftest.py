@@ -5,6 +5,7 @@ that Bazel gives each test.
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -26,3 +27,13 @@ if "TEST_TMPDIR" not in os.environ:
   _directory = tempfile.mkdtemp(prefix="regnety_hub_tests_")
   atexit.register(shutil.rmtree, _directory, ignore_errors=True)
   test_environment.use(_directory)
+
+
+def pytest_collection_finish() -> None:
+  """Spares the garbage collector what the tests have imported.
+
+  It would go over TensorFlow's modules again and again, and over each graph
+  while that is being traced: a seventh of the time of tests that trace much.
+  """
+  gc.freeze()
+  gc.set_threshold(20_000, 20, 20)

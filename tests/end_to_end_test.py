@@ -27,6 +27,7 @@ from checks import predictions
 from hub_export import digits
 from hub_export import export_dirs
 from hub_export import preprocessing
+from tests import forked_program
 
 _ROOT = pathlib.Path(__file__).absolute().parents[1]
 _CLASSIFIER = "regnety200mf_digits_classification"
@@ -289,24 +290,6 @@ def test_altered_bytes_are_not_published(user, published):
   assert not (user.home / "elsewhere").exists()
 
 
-def test_two_exports_at_once_get_two_versions(user, exported):
-  del exported
-  running = [user.start("hub_export.export", "--variant=200mf",
-                        "--checkpoint=demo", "--publisher=both", "--force")
-             for _ in range(2)]
-  for process in running:
-    out, err = process.communicate()
-    assert process.returncode == 0, f"{out}\n{err}"
-  model_dir = user.home / "exports" / "both" / _CLASSIFIER
-  assert export_dirs.versions(model_dir) == [1, 2]
-  assert not list(model_dir.glob(".tmp-*"))
-  # They have had the quick checks, which are not enough to be published.
-  _, err = user.run("hub_export.publish", f"--export_dir={model_dir / '2'}",
-                    "--to=elsewhere", status=1)
-  assert "not run" in err and "checks.check" in err
-  assert not (user.home / "elsewhere").exists()
-
-
 def test_of_many_one_fails_and_the_others_are_exported(user, exported):
   """Of the smallest there is a cached demo; none is trained of the largest.
 
@@ -324,16 +307,19 @@ def test_of_many_one_fails_and_the_others_are_exported(user, exported):
   assert export_dirs.versions(user.dir(_CLASSIFIER).parent) == [1]
 
 
-def test_killed_exports_leave_no_half_version(user, exported):
-  """kill -9 as soon as the temporary directory has this many files in it."""
+def test_killed_exports_leave_no_half_version_to_two_at_once(user, exported):
+  """kill -9 as soon as the temporary directory has this many files in it.
+
+  The two that come next find what was left, and get a version each.
+  """
   del exported
   model_dir = user.home / "exports" / "killed" / _CLASSIFIER
   whole = set(export_dirs.files(user.dir(_CLASSIFIER)))
-  flags = ("--publisher=killed", "--force")
+  flags = ("--variant=200mf", "--checkpoint=demo", "--publisher=killed",
+           "--force")
   killed = 0
   for wanted in (1, 5):
-    process = user.start("hub_export.export", "--variant=200mf",
-                         "--checkpoint=demo", *flags)
+    process = user.start("hub_export.export", *flags)
     while process.poll() is None:
       # os.walk passes over what is renamed away under its eyes.
       count = sum(len(files) for path in model_dir.glob(".tmp-*")
@@ -347,10 +333,22 @@ def test_killed_exports_leave_no_half_version(user, exported):
     for version in export_dirs.versions(model_dir):
       assert set(export_dirs.files(model_dir / str(version))) == whole
   assert killed
-  user.export(*flags)
+  before = len(export_dirs.versions(model_dir))
+  running = [user.start("hub_export.export", *flags) for _ in range(2)]
+  for process in running:
+    out, err = process.communicate()
+    assert process.returncode == 0, f"{out}\n{err}"
+  versions = export_dirs.versions(model_dir)
+  assert versions == list(range(1, before + 3))
   assert not list(model_dir.glob(".tmp-*"))
-  newest = model_dir / str(export_dirs.versions(model_dir)[-1])
-  assert set(export_dirs.files(newest)) == whole
+  for version in versions[-2:]:
+    assert set(export_dirs.files(model_dir / str(version))) == whole
+  # They have had the quick checks, which are not enough to be published.
+  _, err = user.run("hub_export.publish",
+                    f"--export_dir={model_dir / str(versions[-1])}",
+                    "--to=elsewhere", status=1)
+  assert "not run" in err and "checks.check" in err
+  assert not (user.home / "elsewhere").exists()
 
 
 # What a user's own program does on a machine without oneDNN.
@@ -397,6 +395,16 @@ def test_without_onednn_the_main_form_infers_and_the_portable_form_trains(
   assert out == "trained\n", err
 
 
+@pytest.fixture(scope="module", name="forked")
+def _forked(user):
+  """The export program, with TensorFlow imported already."""
+  with forked_program.running(
+      "hub_export.export", "hub_export.saved_model",
+      "hub_export.regnet.family", "hub_export.regnet.resolve",
+      cwd=user.home, env=user.environment) as program:
+    yield program
+
+
 @pytest.mark.parametrize("flags,status,words", [
     (["--variant=601mf"], 2, ["601mf", "regnety_600mf"]),
     (["--variant=600mf", "--frobnicate"], 2, ["frobnicate"]),
@@ -426,12 +434,14 @@ def test_without_onednn_the_main_form_infers_and_the_portable_form_trains(
     (["--variant=200mf", "--checkpoint=demo", "--output_dir=text.h5"], 1,
      ["text.h5"]),
 ])
-def test_bad_input(user, exported, flags, status, words):
+def test_bad_input(user, exported, forked, flags, status, words):
   """One message, the right status, no traceback, nothing left behind."""
   del exported
   _spoil(user.home)
   before = set(user.home.rglob("*"))
-  out, err = user.run("hub_export.export", *flags, status=status)
+  done = forked.run(*flags)
+  out, err = done.stdout, done.stderr
+  assert done.returncode == status, f"{out}\n{err}"
   for word in words:
     assert word in err
   assert "Traceback" not in out + err

@@ -259,9 +259,10 @@ def _solved(data_dir):
   features, targets = {}, {}
   for split in ("train", "test"):
     pixels, targets[split] = digits.load(split, data_dir)
-    images = np.stack([PREPROCESSING.apply(tf.io.encode_png(p)).numpy()
-                       for p in pixels])
-    features[split] = root(tf.constant(images)).numpy().astype(np.float64)
+    encoded = tf.stack([tf.io.encode_png(p) for p in pixels])
+    # As a graph: image by image, TensorFlow spends ten times as long on calls.
+    images = tf.function(PREPROCESSING.apply_batch)(encoded)
+    features[split] = root(images).numpy().astype(np.float64)
   x = np.c_[features["train"], np.ones(len(features["train"]))]
   y = np.eye(10)[targets["train"]]
   solution = np.linalg.solve(x.T @ x + 0.01 * np.eye(x.shape[1]), x.T @ y)

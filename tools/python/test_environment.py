@@ -24,5 +24,7 @@ def use(directory: str) -> None:
   for name in _DIRECTORIES:
     os.environ[name] = os.path.join(directory, name.lower())
     os.makedirs(os.environ[name], exist_ok=True)
+  # As hub_export.program has it, for tests that import TensorFlow before that.
+  os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
   # `bazel run` sets it, and paths would be taken relative to it.
   os.environ.pop("BUILD_WORKING_DIRECTORY", None)
