@@ -73,12 +73,15 @@ class Network(Protocol):
   """A network for inference, whose weights are constants where it is traced."""
   num_bytes: int  # Of all constants.
 
-  def constants(self) -> Tensors:
+  def constants(self, head: bool) -> Tensors:
     """Returns what the graphs hold, by name: "stem/kernel", for instance.
 
     In the graphs, WEIGHTS_SCOPE comes before the names. In the shapes and types
     of the graphs, which have no other floating-point constants; groups that are
     split have parts of these.
+
+    Args:
+      head: Whether with those of `logits`; else those of `features` alone.
     """
 
   def features(self, images: tf.Tensor) -> tf.Tensor:

@@ -98,20 +98,22 @@ def test_bfloat16_keeps_half_the_bytes_and_most_of_the_outputs():
 
 @pytest.mark.parametrize("build", [
     {}, {"keeps_images": True}, {"dtype": "bfloat16", "ties_shapes": True}])
-def test_constants_are_those_of_the_graph(build):
+@pytest.mark.parametrize("head", [False, True])
+def test_constants_are_those_of_the_graph(build, head):
   arch = tiny_inference.architecture()
   weights = tiny_inference.tensors(arch)
   net = inference.Network(arch, weights, _MEAN, _STD, hub_module.Build(**build))
 
   def run(images):
-    return net.logits(net.features(images))
+    features = net.features(images)
+    return net.logits(features) if head else features
 
   graph = tf.function(run, autograph=False).get_concrete_function(
       tf.TensorSpec([None, None, None, 3])).graph
   found = {op.name: tf.make_ndarray(op.get_attr("value"))
            for op in graph.get_operations()
            if op.type == "Const" and op.outputs[0].dtype.is_floating}
-  expected = net.constants()
+  expected = net.constants(head)
   assert sorted(found) == sorted(f"weights/{name}" for name in expected)
   for name, value in expected.items():
     assert found[f"weights/{name}"].dtype == value.dtype

@@ -97,7 +97,8 @@ def make(inference: hub_module.Inference, choice: forms.Choice, name: str,
     warm_up.write(directory, name, inference.preprocessing.crop_px)
 
   # Of bf16, outputs alone would not tell a weight that is slightly wrong.
-  record = frozen.weights_record(network.constants())
+  record = frozen.weights_record(
+      network.constants(head=inference.kind == "classifier"))
   return frozen.payload(
       inference, name, {**manifest, "folded_weights": record},
       network.num_bytes, write)

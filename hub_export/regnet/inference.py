@@ -70,10 +70,12 @@ class Network:
     return sum(array.nbytes for pair in self._weights.values()
                for array in pair)
 
-  def constants(self) -> dict[str, np.ndarray]:
+  def constants(self, head: bool) -> dict[str, np.ndarray]:
     """Returns what the graphs hold; see hub_module.Network."""
     found = {"mean": self._mean} if self._mean.any() else {}
     for name, (kernel, bias) in self._weights.items():
+      if name == "head" and not head:
+        continue
       is_dense = "/se/" in name and not self._build.keeps_images
       found[f"{name}/kernel"] = kernel[0, 0] if is_dense else kernel
       found[f"{name}/bias"] = bias
