@@ -45,8 +45,8 @@ def _with(kinds: Mapping[str, tuple[str, ...]], *more: str
 
 _SERVING = _with(
     _FROZEN_KINDS, "structure/no_variables", "structure/signatures",
-    "structure/weights", "structure/warm_up", "numerics/image_bytes", "trainability/refused",
-    "accuracy/image_bytes", "accuracy/loss")
+    "structure/weights", "structure/warm_up", "numerics/image_bytes",
+    "trainability/refused", "accuracy/image_bytes", "accuracy/loss")
 # By a manifest's form, then kind. A form with a suite of its own gets a line.
 EXPECTED = {
     "main": _SAVED_MODEL_KINDS, "portable": _SAVED_MODEL_KINDS,

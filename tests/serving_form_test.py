@@ -177,7 +177,7 @@ def test_the_manifest_has_the_sha256_of_every_file(exports):
 
 @pytest.mark.parametrize("precision", _PRECISIONS)
 def test_the_manifest_has_the_sha256_of_the_folded_weights(exports, precision):
-  """Folded by hand: scaled by gamma / sqrt(variance + 1e-5), the stem by std."""
+  """Folded by hand: times gamma / sqrt(variance + 1e-5), the stem by std."""
   tensors = tiny_inference.tensors(tiny_inference.architecture())
   dtype = tf.as_dtype(serving._DTYPES[precision]).as_numpy_dtype
   found = {"mean": np.float32(tiny_inference.MEAN)}

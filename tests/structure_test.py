@@ -97,8 +97,8 @@ class TestHashes:
       (lambda d: (d / "fingerprint.pb").unlink(), "fingerprint.pb is missing"),
       (lambda d: (d / "more.bin").touch(), "more.bin was not exported"),
       (lambda d: (d / "variables/variables.index").write_bytes(b"abc"),
-       "variables/variables.index is not as it was exported: 3 bytes of SHA-256 "
-       "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")])
+       "variables/variables.index is not as it was exported: 3 bytes of "
+       "SHA-256 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")])
   def test_changed(self, copy, change, words):
     subject = self._subject(copy)
     change(copy)

@@ -84,7 +84,7 @@ class Pass:
     return self._folded[norm]
 
   def normalised(self, norm: BatchNorm, x: tf.Tensor) -> tf.Tensor:
-    """Returns `x` normalised; in training by its own statistics, noting them."""
+    """Returns `x` normalised; in training by its statistics, noting them."""
     if not self.training:
       return tf.compat.v1.nn.fused_batch_norm(
           x, norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance,
